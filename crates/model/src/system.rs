@@ -1,0 +1,70 @@
+//! A whole declared system.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use crate::name::{GatewayName, HostName, RegionName, ServiceName, SystemName};
+use crate::place::{Domain, Host, HostRole, SurvivalGoal};
+use crate::service::{Gateway, Service};
+
+/// What the system file declares, checked: every reference inside it leads somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// Its name and identity.
+    pub name: SystemName,
+    /// The promise.
+    pub goal: SurvivalGoal,
+    /// Regions in the order of the file; the first is home.
+    pub regions: Vec<RegionName>,
+    /// Every host, by name.
+    pub hosts: BTreeMap<HostName, Host>,
+    /// Every service, by name.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Every way in, by name.
+    pub gateways: BTreeMap<GatewayName, Gateway>,
+    /// Where Evenkeel itself listens.
+    pub ports: Ports,
+}
+
+/// Ports that Evenkeel uses on every host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// TCP: consensus. UDP: probes between hosts.
+    pub peer: u16,
+    /// TCP: key-value API, status and heartbeats of other hosts.
+    pub api: u16,
+    /// TCP on loopback: the local gateway's listener behind `${kv.url}`.
+    pub kv: u16,
+    /// TCP on loopback: the local gateway's metrics and state.
+    pub gateway_admin: u16,
+    /// Given to replicas.
+    pub replicas: RangeInclusive<u16>,
+}
+
+impl System {
+    /// Hosts that may run services, by name.
+    pub fn service_hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values().filter(|host| host.role == HostRole::Full)
+    }
+
+    /// Returns every failure domain at a level: each host, each zone or each region that has a
+    /// host. Empty at [`SurvivalGoal::Process`], which is not a place.
+    #[must_use]
+    pub fn domains(&self, level: SurvivalGoal) -> Vec<Domain> {
+        let mut domains = Vec::new();
+        for region in &self.regions {
+            for host in self.hosts.values().filter(|host| host.region == *region) {
+                let domain = match level {
+                    SurvivalGoal::Process => continue,
+                    SurvivalGoal::Host => Domain::Host(host.name.clone()),
+                    SurvivalGoal::Zone => Domain::Zone(region.clone(), host.zone.clone()),
+                    SurvivalGoal::Region => Domain::Region(region.clone()),
+                };
+                if !domains.contains(&domain) {
+                    domains.push(domain);
+                }
+            }
+        }
+        domains
+    }
+}

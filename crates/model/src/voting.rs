@@ -1,0 +1,56 @@
+//! Which hosts vote in the coordinator.
+
+use crate::dealing::deal_distinct;
+use crate::name::HostName;
+use crate::place::{Domain, Host, SurvivalGoal};
+use crate::system::System;
+
+/// Deals the coordinator's voters over the system's failure domains: 5 when that leaves no domain of the
+/// survival level with a majority, otherwise 3; with fewer than three
+/// hosts, one. Sorted by name.
+///
+/// One domain never holds a majority while another choice exists: with 2+2+1 hosts in three
+/// regions any one region may go. Two hosts get one voter: two voters would need both.
+#[must_use]
+pub fn deal_voters(system: &System) -> Vec<HostName> {
+    let hosts: Vec<&Host> = system
+        .regions
+        .iter()
+        .flat_map(|region| system.hosts.values().filter(move |host| host.region == *region))
+        .collect();
+    let level = system.goal.max(SurvivalGoal::Host);
+    let domains = system.domains(level);
+    let count = match hosts.len() {
+        0..=2 => 1,
+        3 | 4 => 3,
+        _ if majority_free(&hosts, &domains, 5) => 5,
+        _ => 3,
+    };
+    deal_distinct(&hosts, count)
+}
+
+/// Returns whether `count` voters, dealt over `hosts`, leave no domain with a majority.
+fn majority_free(hosts: &[&Host], domains: &[Domain], count: usize) -> bool {
+    let dealt = deal_distinct(hosts, count);
+    domains.iter().all(|domain| {
+        let within =
+            hosts.iter().filter(|host| domain.contains(host) && dealt.contains(&host.name)).count();
+        within * 2 < dealt.len()
+    })
+}
+
+/// Returns how many of `voters` voters form a quorum (Raft thesis §3.4): the smallest majority.
+#[must_use]
+pub const fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_the_smallest_majority() {
+        assert_eq!([1, 2, 3, 4, 5].map(quorum), [1, 2, 2, 3, 3]);
+    }
+}

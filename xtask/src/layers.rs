@@ -1,0 +1,53 @@
+//! Which crate may use which: the picture of ARCHITECTURE.md as a table that `tidy` enforces.
+
+/// A layer, from the ground up. A crate may use crates of lower layers only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layer {
+    /// Words that everybody shares.
+    Ground,
+    /// Decides; does no IO.
+    Core,
+    /// Wires cores into one machine; does no IO.
+    Wiring,
+    /// The simulated world.
+    Simulation,
+    /// Counters and log lines, used by every shell.
+    Telemetry,
+    /// Acts; one outside thing each.
+    Shell,
+    /// A host's event loop.
+    Host,
+    /// Breaks real systems.
+    Drill,
+    /// The command line.
+    Program,
+}
+
+/// Every crate with its layer and, for pure crates, the outside crates it may use.
+pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
+    ("model", Layer::Ground, &["thiserror"]),
+    ("diagnostic", Layer::Ground, &[]),
+    ("audit", Layer::Core, &[]),
+    ("checker", Layer::Core, &["thiserror"]),
+    ("consensus", Layer::Core, &["raft", "prost", "slog", "thiserror", "protobuf", "bytes"]),
+    ("control", Layer::Core, &["thiserror"]),
+    ("gateway-core", Layer::Core, &["thiserror"]),
+    ("supervisor-core", Layer::Core, &[]),
+    ("system-file", Layer::Core, &["serde", "serde_json", "toml", "strsim", "schemars"]),
+    ("node-core", Layer::Wiring, &[]),
+    ("sim", Layer::Simulation, &[]),
+    ("telemetry", Layer::Telemetry, &[]),
+    ("chaos", Layer::Shell, &[]),
+    ("coordinator", Layer::Shell, &[]),
+    ("gateway", Layer::Shell, &[]),
+    ("lab", Layer::Shell, &[]),
+    ("supervisor", Layer::Shell, &[]),
+    ("node", Layer::Host, &[]),
+    ("drill", Layer::Drill, &[]),
+    ("evenkeel", Layer::Program, &[]),
+];
+
+/// Returns whether crates of this layer may do no IO, and so use listed outside crates only.
+pub(crate) const fn is_pure(layer: Layer) -> bool {
+    matches!(layer, Layer::Ground | Layer::Core | Layer::Wiring)
+}

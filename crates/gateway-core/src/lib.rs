@@ -1,1 +1,7 @@
-//! Being written.
+//! Decides where a gateway sends each request: routes, endpoint health, choice, retries.
+//!
+//! Does no IO and has no clock: `evenkeel-gateway` listens, forwards, asks the health questions and
+//! reports back. What is decided here needs no coordinator: a [`table::RouteTable`] from disk and
+//! the gateway's own observations are enough.
+
+pub mod table;

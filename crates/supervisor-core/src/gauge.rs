@@ -5,6 +5,9 @@ use std::time::Duration;
 use evenkeel_model::service::HealthCheck;
 use evenkeel_model::time::Timestamp;
 
+/// Longest time between two questions while a process starts, so that it is used soon.
+const EVERY_MAX_AT_START: Duration = Duration::from_millis(200);
+
 /// Asks one question again and again and counts the answers in a row.
 #[derive(Debug, Clone)]
 pub(crate) struct Gauge {
@@ -76,18 +79,20 @@ impl Gauge {
         due
     }
 
-    /// Takes the answer to question `number`. One to an older question changes nothing and
-    /// returns `false`: it may be about a process that is gone.
-    pub(crate) fn answer(&mut self, number: u64, ok: bool, counts: bool, now: Timestamp) -> bool {
+    /// Takes the answer to question `number`; during the start, failures do not count and the
+    /// next question comes sooner. The answer to an older question changes nothing and returns
+    /// `false`: it may be about a process that is gone.
+    pub(crate) fn answer(&mut self, number: u64, ok: bool, start: bool, now: Timestamp) -> bool {
         match self.question {
             Question::Asked { number: asked, .. } if asked == number => {}
             Question::Asked { .. } | Question::DueAt(_) => return false,
         }
-        self.question = Question::DueAt(now + self.every);
+        let every = if start { self.every.min(EVERY_MAX_AT_START) } else { self.every };
+        self.question = Question::DueAt(now + every);
         self.streak = match (self.streak, ok) {
             (Streak::Successes(count), true) => Streak::Successes(count.saturating_add(1)),
             (Streak::Failures(_), true) => Streak::Successes(1),
-            (_, false) if !counts => Streak::Successes(0),
+            (_, false) if start => Streak::Successes(0),
             (Streak::Failures(count), false) => Streak::Failures(count.saturating_add(1)),
             (Streak::Successes(_), false) => Streak::Failures(1),
         };

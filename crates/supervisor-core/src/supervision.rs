@@ -40,7 +40,8 @@ pub const CRASH_LOOP_FAILURES: u32 = 5;
 pub struct Policy {
     /// How it is checked. Without a check it is ready as soon as it runs.
     pub check: Option<HealthCheck>,
-    /// Time after its start, or until it is first ready, in which failed checks do not count.
+    /// Time after its start in which failed checks do not count; it ends early once the process
+    /// is ready. Checks are at most 200 ms apart during it.
     pub start_grace: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
@@ -385,13 +386,13 @@ impl Supervision {
         now: Timestamp,
     ) {
         let Phase::Running(run) = &mut self.phase else { return };
-        let counts = run.has_been_ready || now >= run.grace_until;
+        let starting = !run.has_been_ready && now < run.grace_until;
         let gauge = match purpose {
             Purpose::Ready => run.ready.as_mut(),
             Purpose::Alive => run.alive.as_mut(),
         };
         let Some(gauge) = gauge else { return };
-        if !gauge.answer(number, result.is_ok(), counts, now) {
+        if !gauge.answer(number, result.is_ok(), starting, now) {
             return;
         }
         match (purpose, gauge.healthy()) {

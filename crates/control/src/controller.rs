@@ -1,0 +1,256 @@
+//! The leader's machine: watches every host and has the plan changed when the system is not as
+//! wanted.
+//!
+//! ```text
+//!            all hosts heard, or one TTL over           wanted plan differs
+//!  Observing ────────────────────────────────▶ Watching ───────────────────▶ Storing
+//!                                                  ▲      stored, refused       │
+//!                                                  └────────────────────────────┘
+//! ```
+//! One plan is under way at a time. Everything it knows beyond the stored plan is lost with the
+//! leader and observed anew by the next one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use evenkeel_model::instance::{InstanceId, InstancePhase};
+use evenkeel_model::name::HostName;
+use evenkeel_model::system::System;
+use evenkeel_model::time::Timestamp;
+
+use crate::hosts::HostTable;
+use crate::plan::Plan;
+use crate::planner::{HostView, Inventory, next_plan};
+use crate::redundancy::{Redundancy, redundancy};
+use crate::report::{HostReport, LeaderAnswer};
+
+/// How patient the leader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A host that is not heard for this long is no longer up.
+    pub ttl: Duration,
+    /// A host must have been up for this long before replicas move to it only to spread better.
+    pub settle: Duration,
+    /// Most moves under way at any time only to spread better.
+    pub moves_max: usize,
+    /// Time until a refused plan is tried again.
+    pub retry: Duration,
+    /// A rule that is broken on purpose, so that a simulator can show that it notices.
+    pub defect: Option<Defect>,
+}
+
+impl Settings {
+    /// The product's settings: a host is lost after four missed heartbeats.
+    pub const STANDARD: Self = Self {
+        ttl: Duration::from_secs(1),
+        settle: Duration::from_secs(3),
+        moves_max: 2,
+        retry: Duration::from_millis(250),
+        defect: None,
+    };
+}
+
+/// A rule that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// A new leader counts every host as lost until it is heard.
+    LeasesNotExtended,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A host reported.
+    Heartbeat(HostReport),
+    /// The plan with this number is stored durably.
+    PlanStored(u64),
+    /// The plan with this number was not stored, or nobody knows whether it was.
+    PlanRefused(u64),
+    /// The store was seen to hold this plan.
+    PlanSeen(Plan),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Store the plan if the stored one still has the number `parent`, then report
+    /// [`Event::PlanStored`] or [`Event::PlanRefused`].
+    StorePlan(Plan),
+}
+
+/// What the leader does for the system as a whole. Made at election, dropped when another leads.
+#[derive(Debug)]
+pub struct Controller {
+    system: System,
+    settings: Settings,
+    term: u64,
+    hosts: HostTable,
+    plan: Plan,
+    /// The plan that is being stored.
+    pending: Option<Plan>,
+    /// The highest number ever given to a plan by this leader.
+    number_max: u64,
+    /// No plan is made before: the whole inventory is to be heard first.
+    observing_until: Timestamp,
+    /// No plan is made before, after a refusal.
+    retry_at: Timestamp,
+    /// Draining replicas and when their time is over.
+    draining: BTreeMap<InstanceId, Timestamp>,
+    actions: VecDeque<Action>,
+}
+
+impl Controller {
+    /// Starts to lead in `term`, with the plan that the store holds.
+    #[must_use]
+    pub fn new(
+        system: System,
+        settings: Settings,
+        term: u64,
+        plan: Option<Plan>,
+        now: Timestamp,
+    ) -> Self {
+        let expires = match settings.defect {
+            None => now + settings.ttl,
+            Some(Defect::LeasesNotExtended) => now,
+        };
+        let plan = plan.unwrap_or_else(Plan::empty);
+        let hosts = HostTable::new(system.hosts.keys().cloned(), settings.ttl, expires, now);
+        let mut controller = Self {
+            number_max: plan.number,
+            system,
+            settings,
+            term,
+            hosts,
+            plan,
+            pending: None,
+            observing_until: expires,
+            retry_at: now,
+            draining: BTreeMap::new(),
+            actions: VecDeque::new(),
+        };
+        controller.follow_draining(now);
+        controller
+    }
+
+    /// Takes a fact in.
+    pub fn handle_event(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Heartbeat(report) => self.hosts.handle_report(report, now),
+            Event::PlanStored(number) => {
+                if let Some(plan) = self.pending.take_if(|plan| plan.number == number) {
+                    self.adopt(plan, now);
+                }
+            }
+            Event::PlanRefused(number) => {
+                if self.pending.take_if(|plan| plan.number == number).is_some() {
+                    self.retry_at = now + self.settings.retry;
+                }
+            }
+            Event::PlanSeen(plan) => {
+                if plan.number > self.plan.number {
+                    self.pending.take_if(|pending| pending.number <= plan.number);
+                    self.adopt(plan, now);
+                }
+            }
+        }
+        self.decide(now);
+    }
+
+    /// Does what time alone makes due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.decide(now);
+    }
+
+    /// Returns when [`Self::handle_timeout`] must next be called.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
+        let moments = self.draining.values().copied().chain([self.observing_until, self.retry_at]);
+        moments
+            .filter(|moment| *moment > now)
+            .chain(self.hosts.next_change(self.settings.settle, now))
+            .min()
+    }
+
+    /// Returns the next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Returns the answer to a host whose report names `plan_number`.
+    #[must_use]
+    pub fn answer_for(&self, plan_number: u64, now: Timestamp) -> LeaderAnswer {
+        LeaderAnswer {
+            term: self.term,
+            plan: (self.plan.number > plan_number).then(|| self.plan.clone()),
+            hosts: self.hosts.states(now),
+        }
+    }
+
+    /// Returns the stored plan.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns the leases.
+    #[must_use]
+    pub const fn hosts(&self) -> &HostTable {
+        &self.hosts
+    }
+
+    /// Returns what the system lacks.
+    #[must_use]
+    pub fn redundancy(&self, now: Timestamp) -> Redundancy {
+        redundancy(&self.system, &self.plan, &self.hosts, now)
+    }
+
+    fn adopt(&mut self, plan: Plan, now: Timestamp) {
+        self.number_max = self.number_max.max(plan.number);
+        self.plan = plan;
+        self.follow_draining(now);
+    }
+
+    /// Gives each newly draining replica its time, counted from when the last host that is still
+    /// up must know of it.
+    fn follow_draining(&mut self, now: Timestamp) {
+        let mut draining = BTreeMap::new();
+        for instance in &self.plan.instances {
+            if instance.phase == InstancePhase::Draining {
+                let service = self.system.services.get(&instance.id.service);
+                let drain = service.map_or(Duration::ZERO, |service| service.drain);
+                let due = now + self.settings.ttl + drain;
+                let due = self.draining.get(&instance.id).copied().unwrap_or(due);
+                draining.insert(instance.id.clone(), due);
+            }
+        }
+        self.draining = draining;
+    }
+
+    fn decide(&mut self, now: Timestamp) {
+        let observing = now < self.observing_until && !self.hosts.all_heard();
+        if observing || self.pending.is_some() || now < self.retry_at {
+            return;
+        }
+        let inventory = self.inventory(now);
+        let number = self.number_max + 1;
+        if let Some(plan) = next_plan(&self.system, &self.plan, &inventory, number) {
+            self.number_max = number;
+            self.pending = Some(plan.clone());
+            self.actions.push_back(Action::StorePlan(plan));
+        }
+    }
+
+    fn inventory(&self, now: Timestamp) -> Inventory {
+        let view = |host: &HostName| HostView {
+            up: self.hosts.is_up(host, now),
+            settled: self.hosts.is_settled(host, self.settings.settle, now),
+            report: self.hosts.report(host).cloned(),
+        };
+        let drained = self.draining.iter().filter(|(_, due)| **due <= now);
+        Inventory {
+            hosts: self.system.hosts.keys().map(|host| (host.clone(), view(host))).collect(),
+            drained: drained.map(|(id, _)| id.clone()).collect(),
+            moves_max: self.settings.moves_max,
+        }
+    }
+}

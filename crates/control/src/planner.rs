@@ -1,0 +1,309 @@
+//! Derives the next plan from the whole observation: a function of the wanted system, the plan in
+//! force and the inventory.
+//!
+//! A replica that must go elsewhere is replaced first and removed last:
+//! ```text
+//!   new replica placed ─▶ every wanted replica ready ─▶ old one draining ─▶ old one gone
+//! ```
+//! A replica on a lost host stays in the plan until its replacement is ready, so that no gateway's
+//! list ever runs empty because the leader could not see a host that others can.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
+use evenkeel_model::name::HostName;
+use evenkeel_model::place::Host;
+use evenkeel_model::service::{Service, ServicePort};
+use evenkeel_model::system::System;
+
+use crate::placement::{Choice, Replica, Request, place, service_hosts};
+use crate::plan::Plan;
+use crate::report::{HostReport, InstanceState};
+
+/// A host as observed.
+#[derive(Debug, Clone, Default)]
+pub struct HostView {
+    /// Whether its lease holds.
+    pub up: bool,
+    /// Whether it has been up for long enough to be used for a better spread.
+    pub settled: bool,
+    /// Its newest report.
+    pub report: Option<HostReport>,
+}
+
+/// Everything observed.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Every host of the system.
+    pub hosts: BTreeMap<HostName, HostView>,
+    /// Draining replicas whose time is over.
+    pub drained: BTreeSet<InstanceId>,
+    /// Most moves under way at any time only to spread better.
+    pub moves_max: usize,
+}
+
+impl Inventory {
+    fn is_up(&self, host: &HostName) -> bool {
+        self.hosts.get(host).is_some_and(|view| view.up)
+    }
+
+    fn report(&self, host: &HostName) -> Option<&HostReport> {
+        self.hosts.get(host).filter(|view| view.up)?.report.as_ref()
+    }
+
+    /// Returns whether a replica's host is up and says that the replica is ready.
+    #[must_use]
+    pub fn is_ready(&self, instance: &Instance) -> bool {
+        self.report(&instance.host).is_some_and(|report| report.is_ready(&instance.id))
+    }
+}
+
+/// Derives the plan that follows `current`, with `number`; `None` when `current` is as wanted.
+#[must_use]
+pub fn next_plan(
+    system: &System,
+    current: &Plan,
+    inventory: &Inventory,
+    number: u64,
+) -> Option<Plan> {
+    let mut plan = Plan { number, parent: current.number, ..current.clone() };
+    plan.instances.retain(|instance| stays(system, inventory, instance));
+    plan.avoided.retain(|(service, host), _| {
+        system.services.contains_key(service) && inventory.is_up(host)
+    });
+    let pending: usize = system
+        .services
+        .values()
+        .map(|service| {
+            let serving = counted(&plan, inventory, service).count();
+            serving.saturating_sub(usize::try_from(service.replicas).unwrap_or(usize::MAX))
+        })
+        .sum();
+    let mut moves_left = inventory.moves_max.saturating_sub(pending);
+    for service in system.services.values() {
+        moves_left -= plan_service(system, inventory, service, moves_left, &mut plan);
+    }
+    plan.instances.sort_by(|left, right| left.id.cmp(&right.id));
+    let same = plan.instances == current.instances && plan.avoided == current.avoided;
+    (!same).then_some(plan)
+}
+
+/// Returns whether a replica still has a reason to be in the plan.
+fn stays(system: &System, inventory: &Inventory, instance: &Instance) -> bool {
+    let known = system.services.contains_key(&instance.id.service)
+        && system.hosts.contains_key(&instance.host);
+    match instance.phase {
+        InstancePhase::Serving => known,
+        InstancePhase::Draining => {
+            known && inventory.is_up(&instance.host) && !inventory.drained.contains(&instance.id)
+        }
+    }
+}
+
+/// Replicas of a service that count towards the wanted number.
+fn counted<'a>(
+    plan: &'a Plan,
+    inventory: &'a Inventory,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a Instance> {
+    plan.of_service(&service.name).filter(|instance| {
+        instance.phase == InstancePhase::Serving && inventory.is_up(&instance.host)
+    })
+}
+
+/// Brings one service nearer to what is wanted. Returns how many moves it began for a better
+/// spread.
+fn plan_service(
+    system: &System,
+    inventory: &Inventory,
+    service: &Service,
+    moves_max: usize,
+    plan: &mut Plan,
+) -> usize {
+    let hosts: Vec<&Host> =
+        service_hosts(system).into_iter().filter(|host| inventory.is_up(&host.name)).collect();
+    remove_port_losers(inventory, service, plan);
+    let given_up = remove_hopeless(inventory, service, &hosts, plan);
+    let request = request(inventory, service, hosts, moves_max, plan);
+    let choice = place(&request);
+    let begun = choice.add.len().min(choice.surplus.len());
+    let complete = add_replicas(system, inventory, service, &choice, plan);
+    if let Some(host) = given_up
+        && !choice.add.is_empty()
+    {
+        let stand_in = InstanceId { service: service.name.clone(), serial: plan.next_serial - 1 };
+        plan.avoided.insert((service.name.clone(), host), stand_in);
+    }
+    let wanted_ready = complete
+        && plan
+            .of_service(&service.name)
+            .filter(|instance| choice.keep.contains(&instance.id))
+            .all(|instance| inventory.is_ready(instance));
+    if wanted_ready && !choice.keep.is_empty() {
+        retire(inventory, service, &choice.surplus, plan);
+    }
+    begun
+}
+
+/// Removes replicas that cannot start because another program holds their port: they get a new
+/// name and port at once. A fixed port has no other, so its replica keeps trying.
+fn remove_port_losers(inventory: &Inventory, service: &Service, plan: &mut Plan) {
+    if service.port != ServicePort::FromRange {
+        return;
+    }
+    plan.instances.retain(|instance| {
+        let lost = instance.id.service == service.name
+            && inventory.report(&instance.host).is_some_and(|report| {
+                report.ports_taken.contains(&instance.port) && !report.is_ready(&instance.id)
+            });
+        !lost
+    });
+}
+
+/// Removes the first replica that keeps failing while an empty host could take it, once for each
+/// replica. Returns its host.
+fn remove_hopeless(
+    inventory: &Inventory,
+    service: &Service,
+    hosts: &[&Host],
+    plan: &mut Plan,
+) -> Option<HostName> {
+    let name = &service.name;
+    let free = hosts.iter().any(|host| {
+        plan.on_host(&host.name).all(|instance| instance.id.service != *name)
+            && !plan.avoided.contains_key(&(name.clone(), host.name.clone()))
+    });
+    if !free {
+        return None;
+    }
+    let hopeless = counted(plan, inventory, service).find(|instance| {
+        let key = (name.clone(), instance.host.clone());
+        let tried = plan.avoided.values().any(|stand_in| *stand_in == instance.id);
+        let report = inventory.report(&instance.host);
+        let report = report.and_then(|report| report.instance(&instance.id));
+        let failing = report
+            .is_some_and(|report| report.crash_looping && report.state != InstanceState::Ready);
+        failing && !tried && !plan.avoided.contains_key(&key)
+    })?;
+    let (id, host) = (hopeless.id.clone(), hopeless.host.clone());
+    plan.instances.retain(|instance| instance.id != id);
+    // Avoided from now on; the stand-in's name is filled in once it has one.
+    plan.avoided.insert((name.clone(), host.clone()), id);
+    Some(host)
+}
+
+/// Gathers what decides the placement of a service.
+fn request<'a>(
+    inventory: &Inventory,
+    service: &Service,
+    hosts: Vec<&'a Host>,
+    moves_max: usize,
+    plan: &Plan,
+) -> Request<'a> {
+    let current: Vec<Replica> = counted(plan, inventory, service)
+        .map(|instance| Replica {
+            id: instance.id.clone(),
+            host: instance.host.clone(),
+            ready: inventory.is_ready(instance),
+        })
+        .collect();
+    let mut load = BTreeMap::new();
+    for instance in &plan.instances {
+        *load.entry(instance.host.clone()).or_insert(0) += 1;
+    }
+    let exclusive = service.port != ServicePort::FromRange;
+    let occupied = plan.of_service(&service.name).map(|instance| instance.host.clone());
+    let settled = |host: &&&Host| inventory.hosts.get(&host.name).is_some_and(|view| view.settled);
+    let avoids =
+        |host: &&&Host| plan.avoided.contains_key(&(service.name.clone(), host.name.clone()));
+    Request {
+        replicas: service.replicas,
+        exclusive,
+        unsettled: hosts
+            .iter()
+            .filter(|host| !settled(host))
+            .map(|host| host.name.clone())
+            .collect(),
+        avoided: hosts.iter().filter(avoids).map(|host| host.name.clone()).collect(),
+        closed: if exclusive { occupied.collect() } else { BTreeSet::new() },
+        // Nothing healthy is moved while something of the service is not.
+        moves_max: if current.iter().all(|replica| replica.ready) { moves_max } else { 0 },
+        hosts,
+        current,
+        load,
+    }
+}
+
+/// Adds the chosen replicas to the plan. Returns whether nothing had to be added.
+fn add_replicas(
+    system: &System,
+    inventory: &Inventory,
+    service: &Service,
+    choice: &Choice,
+    plan: &mut Plan,
+) -> bool {
+    for host in &choice.add {
+        let serial = plan.next_serial;
+        let Some(port) = choose_port(system, inventory, service, host, serial, plan) else {
+            continue;
+        };
+        plan.next_serial += 1;
+        plan.instances.push(Instance {
+            id: InstanceId { service: service.name.clone(), serial },
+            host: host.clone(),
+            port,
+            phase: InstancePhase::Serving,
+        });
+    }
+    choice.add.is_empty()
+}
+
+/// Chooses a replica's port: the range is walked along with the serial, so that a port rises from
+/// replica to replica and comes back only after a whole turn. Skips ports in use.
+fn choose_port(
+    system: &System,
+    inventory: &Inventory,
+    service: &Service,
+    host: &HostName,
+    serial: u64,
+    plan: &Plan,
+) -> Option<u16> {
+    let range = match service.port {
+        ServicePort::Fixed(port) => return Some(port),
+        ServicePort::FromRange => &system.ports.replicas,
+    };
+    let mut used: BTreeSet<u16> = plan.on_host(host).map(|instance| instance.port).collect();
+    used.extend(inventory.report(host).into_iter().flat_map(|report| &report.ports_taken));
+    used.extend(reserved_ports(system));
+    let length = u64::from(range.end().saturating_sub(*range.start())) + 1;
+    (0..length).find_map(|step| {
+        let offset = u16::try_from((serial % length + step) % length).ok()?;
+        let port = range.start().checked_add(offset)?;
+        (range.contains(&port) && !used.contains(&port)).then_some(port)
+    })
+}
+
+/// Ports that never go to a replica of the range.
+fn reserved_ports(system: &System) -> impl Iterator<Item = u16> {
+    let ports = &system.ports;
+    let fixed = system.services.values().filter_map(|service| match service.port {
+        ServicePort::Fixed(port) => Some(port),
+        ServicePort::FromRange => None,
+    });
+    [ports.peer, ports.api, ports.kv, ports.gateway_admin]
+        .into_iter()
+        .chain(system.gateways.values().map(|gateway| gateway.port))
+        .chain(fixed)
+}
+
+/// Lets go of replicas that are no longer needed: those on lost hosts at once, others by way of
+/// draining.
+fn retire(inventory: &Inventory, service: &Service, surplus: &[InstanceId], plan: &mut Plan) {
+    plan.instances
+        .retain(|instance| instance.id.service != service.name || inventory.is_up(&instance.host));
+    for instance in &mut plan.instances {
+        if surplus.contains(&instance.id) {
+            instance.phase = InstancePhase::Draining;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Says what a system lacks until it could take the next fault as well as the last.
+
+use evenkeel_model::instance::{Instance, InstancePhase};
+use evenkeel_model::name::HostName;
+use evenkeel_model::system::System;
+use evenkeel_model::time::Timestamp;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::hosts::{HostState, HostTable};
+use crate::placement::{Replica, Request, place, service_hosts};
+use crate::plan::Plan;
+
+/// How far a system is from full redundancy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redundancy {
+    /// What is missing, a sentence each; empty at full redundancy.
+    pub missing: Vec<String>,
+}
+
+impl Redundancy {
+    /// Returns whether every host is up, every gateway runs, every wanted replica is ready, and
+    /// no move would spread them better.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+/// Compares what is wanted with what the leader observes.
+#[must_use]
+pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestamp) -> Redundancy {
+    let mut missing = Vec::new();
+    for host in system.hosts.keys() {
+        check_host(host, plan, hosts, now, &mut missing);
+    }
+    for service in system.services.values() {
+        let serving: Vec<&Instance> = plan
+            .of_service(&service.name)
+            .filter(|instance| instance.phase == InstancePhase::Serving)
+            .collect();
+        let ready = |instance: &&&Instance| {
+            hosts.is_up(&instance.host, now)
+                && hosts.report(&instance.host).is_some_and(|report| report.is_ready(&instance.id))
+        };
+        let count = serving.iter().filter(ready).count();
+        if count < usize::try_from(service.replicas).unwrap_or(usize::MAX) {
+            let wanted = service.replicas;
+            missing
+                .push(format!("service `{}` has {count} of {wanted} replicas ready", service.name));
+        }
+        for instance in serving.iter().filter(|instance| !ready(instance)) {
+            missing.push(describe(instance, hosts, now));
+        }
+        let request = Request {
+            replicas: service.replicas,
+            exclusive: false,
+            hosts: service_hosts(system),
+            unsettled: BTreeSet::new(),
+            avoided: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            current: serving
+                .iter()
+                .map(|instance| Replica {
+                    id: instance.id.clone(),
+                    host: instance.host.clone(),
+                    ready: true,
+                })
+                .collect(),
+            moves_max: usize::MAX,
+            load: BTreeMap::new(),
+        };
+        let moves = place(&request).surplus.len();
+        if moves > 0 {
+            missing.push(format!(
+                "service `{}` has {moves} of {} replicas not where they belong",
+                service.name,
+                serving.len()
+            ));
+        }
+    }
+    Redundancy { missing }
+}
+
+fn check_host(
+    host: &HostName,
+    plan: &Plan,
+    hosts: &HostTable,
+    now: Timestamp,
+    missing: &mut Vec<String>,
+) {
+    let state = hosts.state(host, now);
+    if state != HostState::Up {
+        missing.push(format!("host `{host}` is {state}"));
+        return;
+    }
+    let Some(report) = hosts.report(host) else {
+        missing.push(format!("host `{host}` has not reported to this leader yet"));
+        return;
+    };
+    if !report.gateway_up {
+        missing.push(format!("the gateway of host `{host}` does not run"));
+    }
+    if !report.disk_ok {
+        missing.push(format!("host `{host}` cannot write to its disk"));
+    }
+    if report.plan_number < plan.number {
+        let (old, new) = (report.plan_number, plan.number);
+        missing.push(format!("host `{host}` follows plan {old}, the newest is {new}"));
+    }
+}
+
+/// Says why a replica is not ready.
+fn describe(instance: &Instance, hosts: &HostTable, now: Timestamp) -> String {
+    let (id, host) = (&instance.id, &instance.host);
+    if !hosts.is_up(host, now) {
+        return format!("replica `{id}` is on host `{host}`, which is not up");
+    }
+    let report = hosts.report(host).and_then(|report| report.instance(id));
+    match report {
+        None => format!("replica `{id}` on host `{host}` has not been started yet"),
+        Some(report) => match &report.last_error {
+            None => format!("replica `{id}` on host `{host}` is {}", report.state),
+            Some(error) => format!("replica `{id}` on host `{host}` is {}: {error}", report.state),
+        },
+    }
+}

@@ -1,0 +1,97 @@
+//! The bounded memory of requests that carried an idempotency key.
+//!
+//! Part of the replicated state: the same at every member, and in every snapshot.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use prost::bytes::Bytes;
+
+use crate::command::{Answer, Command};
+
+/// What a request came to, for its retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Written { revision: u64, created: bool },
+    Deleted { revision: u64 },
+    Conflict { current: Option<u64> },
+    NotFound,
+}
+
+impl Outcome {
+    pub(crate) const fn answer(self, replayed: bool) -> Answer {
+        match self {
+            Self::Written { revision, created } => Answer::Written { revision, created, replayed },
+            Self::Deleted { revision } => Answer::Deleted { revision, replayed },
+            Self::Conflict { current } => Answer::Conflict { current },
+            Self::NotFound => Answer::NotFound,
+        }
+    }
+}
+
+/// Tells a request from another one under the same idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) u128);
+
+impl Fingerprint {
+    /// Takes the FNV-1a hash of what the command would do.
+    ///
+    /// Two requests of one client that collide would share an answer; nobody else is harmed, so
+    /// that a hash without a secret is enough.
+    pub(crate) fn of(command: &Command) -> Self {
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let mut command = command.clone();
+        match &mut command {
+            Command::Put { idempotency, .. } | Command::Delete { idempotency, .. } => {
+                *idempotency = None;
+            }
+        }
+        let bytes = crate::wire::command::encode_command(command);
+        let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        for byte in bytes {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(PRIME);
+        }
+        Self(hash)
+    }
+
+    pub(crate) fn to_bytes(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+}
+
+/// The first outcome of each of the latest idempotency keys. The oldest goes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Memory {
+    capacity: usize,
+    outcomes: BTreeMap<String, (Fingerprint, Outcome)>,
+    /// Every key of `outcomes`, oldest first.
+    order: VecDeque<String>,
+}
+
+impl Memory {
+    pub(crate) const fn new(capacity: usize) -> Self {
+        Self { capacity, outcomes: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    pub(crate) fn find(&self, key: &str) -> Option<(Fingerprint, Outcome)> {
+        self.outcomes.get(key).copied()
+    }
+
+    /// Remembers a key that is not remembered yet.
+    pub(crate) fn insert(&mut self, key: String, fingerprint: Fingerprint, outcome: Outcome) {
+        if self.outcomes.insert(key.clone(), (fingerprint, outcome)).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > self.capacity {
+            if let Some(oldest) = self.order.pop_front() {
+                self.outcomes.remove(&oldest);
+            }
+        }
+    }
+
+    /// Returns all that is remembered, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Fingerprint, Outcome)> {
+        self.order.iter().filter_map(|key| {
+            self.find(key).map(|(fingerprint, outcome)| (key.as_str(), fingerprint, outcome))
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! What a member is told when it starts.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The identity of a voter, never zero, never given to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberId(pub u64);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "m{}", self.0)
+    }
+}
+
+/// Everything a [`Replica`](crate::replica::Replica) must be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This member.
+    pub member: MemberId,
+    /// All voters, this one among them. Every member must be told the same ones.
+    pub voters: Vec<MemberId>,
+    /// How often a leader says that it lives; at least 1 ms.
+    pub heartbeat: Duration,
+    /// How long a follower waits at least before it calls an election; it waits at most twice as
+    /// long. More than `heartbeat`; three times as much is usual on a LAN.
+    pub election_min: Duration,
+    /// The seed of the election timeouts. Members may share it.
+    pub seed: u64,
+    /// What is bounded, and by how much.
+    pub limits: Limits,
+    /// A bug to run with; `None` outside of the simulator.
+    pub defect: Option<Defect>,
+}
+
+/// The bounds of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key, in bytes.
+    pub key_max: usize,
+    /// The longest value, in bytes.
+    pub value_max: usize,
+    /// How many proposals, and how many reads, may wait; more are `Overloaded`.
+    pub pending_max: usize,
+    /// How many bytes of proposals may wait; more are `Overloaded`.
+    pub pending_bytes_max: usize,
+    /// How many idempotency keys are remembered. Part of the replicated state: every member must
+    /// be told the same.
+    pub idempotency_max: usize,
+    /// A snapshot is saved after this many entries …
+    pub compact_entries: u64,
+    /// … or after this many bytes of entries, or as many as the key space holds, if that is more.
+    pub compact_bytes: usize,
+    /// How many entries before a snapshot are kept for followers that are a little behind.
+    pub tail_entries: u64,
+}
+
+impl Limits {
+    /// The bounds of a member in production.
+    pub const STANDARD: Self = Self {
+        key_max: 512,
+        value_max: 1 << 20,
+        pending_max: 4096,
+        pending_bytes_max: 32 << 20,
+        idempotency_max: 16_384,
+        compact_entries: 10_000,
+        compact_bytes: 4 << 20,
+        tail_entries: 1000,
+    };
+}
+
+/// A bug that the simulator must catch, because a real driver or machine could have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Defect {
+    /// The member votes, but does not write down for whom.
+    VoteNotPersisted,
+    /// A `Ready` with nothing to write is acknowledged while earlier ones are still being
+    /// written: an acknowledgement overtakes the entries it speaks of.
+    ReadyAcknowledgedEarly,
+    /// A leader answers reads without asking a quorum whether it still leads.
+    ReadWithoutQuorum,
+    /// Entries are acknowledged, but not written.
+    EntriesNotPersisted,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::VoteNotPersisted,
+        Self::ReadyAcknowledgedEarly,
+        Self::ReadWithoutQuorum,
+        Self::EntriesNotPersisted,
+    ];
+}

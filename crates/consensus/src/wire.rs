@@ -1,0 +1,58 @@
+//! The protobuf messages of the network, the log and the snapshots, and how they become the types
+//! of the rest of the crate. A field's tag is its name for ever: a change takes a new tag.
+
+pub(crate) mod command;
+pub(crate) mod message;
+pub(crate) mod record;
+pub(crate) mod state;
+
+use prost::bytes::Bytes;
+
+use crate::log::DecodeError;
+
+/// The format of everything that is written today.
+pub(crate) const FORMAT: u8 = 1;
+
+/// Encodes a protobuf message behind the format byte.
+pub(crate) fn encode(message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+    bytes.push(FORMAT);
+    message.encode_raw(&mut bytes);
+    bytes
+}
+
+/// Decodes what [`encode`] made; `what` names it in an error.
+pub(crate) fn decode<M: prost::Message + Default>(
+    bytes: &Bytes,
+    what: &'static str,
+) -> Result<M, DecodeError> {
+    match bytes.first() {
+        None => Err(DecodeError::Malformed(what)),
+        Some(&FORMAT) => M::decode(bytes.slice(1..)).map_err(|_| DecodeError::Malformed(what)),
+        Some(&found) => Err(DecodeError::Format { found, known: FORMAT }),
+    }
+}
+
+/// An entry, on the network and on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Entry {
+    #[prost(uint64, tag = "1")]
+    pub(crate) index: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) term: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) data: Bytes,
+}
+
+/// A snapshot, on the network and on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Snapshot {
+    #[prost(uint64, tag = "1")]
+    pub(crate) index: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) term: u64,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) voters: Vec<u64>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) data: Bytes,
+}

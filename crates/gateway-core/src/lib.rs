@@ -4,4 +4,11 @@
 //! reports back. What is decided here needs no coordinator: a [`table::RouteTable`] from disk and
 //! the gateway's own observations are enough.
 
+pub mod balancer;
+pub mod choice;
+pub mod health;
+pub mod policy;
+pub mod pool;
+pub mod retry;
+pub mod route;
 pub mod table;

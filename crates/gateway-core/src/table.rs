@@ -1,7 +1,7 @@
 //! The route table: everything that one host's gateway is told from outside, immutable.
 //!
 //! Built by the node, kept on disk by the gateway, replaced as a whole. A table says what exists;
-//! whether an endpoint is healthy is each gateway's own observation.
+//! whether an endpoint is healthy is each gateway's own observation: [`crate::health`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Listener {
     pub id: ListenerId,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Chosen by host and longest path, see `route::find_route`.
+    /// Chosen by host and longest path; see [`crate::route::find_route`].
     pub routes: Vec<Route>,
 }
 

@@ -96,6 +96,7 @@ pub struct Controller {
     retry_at: Timestamp,
     /// Draining replicas and when their time is over.
     draining: BTreeMap<InstanceId, Timestamp>,
+    next_at: Option<Timestamp>,
     actions: VecDeque<Action>,
 }
 
@@ -126,6 +127,7 @@ impl Controller {
             observing_until: expires,
             retry_at: now,
             draining: BTreeMap::new(),
+            next_at: Some(now),
             actions: VecDeque::new(),
         };
         controller.follow_draining(now);
@@ -163,12 +165,8 @@ impl Controller {
 
     /// Returns when [`Self::handle_timeout`] must next be called.
     #[must_use]
-    pub fn poll_timeout(&self, now: Timestamp) -> Option<Timestamp> {
-        let moments = self.draining.values().copied().chain([self.observing_until, self.retry_at]);
-        moments
-            .filter(|moment| *moment > now)
-            .chain(self.hosts.next_change(self.settings.settle, now))
-            .min()
+    pub const fn poll_timeout(&self) -> Option<Timestamp> {
+        self.next_at
     }
 
     /// Returns the next thing to do.
@@ -183,6 +181,7 @@ impl Controller {
             term: self.term,
             plan: (self.plan.number > plan_number).then(|| self.plan.clone()),
             hosts: self.hosts.states(now),
+            missing: self.redundancy(now).missing,
         }
     }
 
@@ -227,6 +226,15 @@ impl Controller {
     }
 
     fn decide(&mut self, now: Timestamp) {
+        self.make_plan(now);
+        let moments = self.draining.values().copied().chain([self.observing_until, self.retry_at]);
+        self.next_at = moments
+            .filter(|moment| *moment > now)
+            .chain(self.hosts.next_change(self.settings.settle, now))
+            .min();
+    }
+
+    fn make_plan(&mut self, now: Timestamp) {
         let observing = now < self.observing_until && !self.hosts.all_heard();
         if observing || self.pending.is_some() || now < self.retry_at {
             return;

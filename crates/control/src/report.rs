@@ -101,4 +101,6 @@ pub struct LeaderAnswer {
     pub plan: Option<Plan>,
     /// How the leader sees every host.
     pub hosts: BTreeMap<HostName, HostState>,
+    /// What the system lacks until full redundancy, a sentence each.
+    pub missing: Vec<String>,
 }

@@ -1,0 +1,469 @@
+//! The machine of one host.
+//!
+//! After every event the whole state is looked at again, in this order: the leader's duties, the
+//! plan to follow, the processes, the routes, what is due to be sent. Nothing depends on which
+//! event woke it. With no leader in reach a host keeps its plan, its routes and its processes.
+//!
+//! ```text
+//!  plan offered (leader's answer, store) ─▶ higher number? ─▶ SavePlan ─▶ saved ─▶ in force
+//!                                              │ no                                   │
+//!                                              ▼                                      ▼
+//!                                           refused                        processes, WriteRoutes
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use evenkeel_control::controller::{self, Controller};
+use evenkeel_control::hosts::HostState;
+use evenkeel_control::plan::Plan;
+use evenkeel_control::redundancy::Redundancy;
+use evenkeel_control::report::{HostReport, InstanceReport, LeaderAnswer};
+use evenkeel_gateway_core::table::RouteTable;
+use evenkeel_model::name::HostName;
+use evenkeel_model::time::Timestamp;
+
+use crate::action::Action;
+use crate::agent::Agent;
+use crate::event::Event;
+use crate::reach::Reach;
+use crate::routes::build_routes;
+use crate::settings::{Defect, Restored, Settings};
+use crate::status::{HostStatus, InstanceStatus, Status};
+
+/// One host's control loop.
+#[derive(Debug)]
+pub struct HostLoop {
+    settings: Settings,
+    leader: Leader,
+    /// The leader's duties, while this host leads.
+    controller: Option<Controller>,
+    /// The plan in force.
+    plan: Option<Plan>,
+    /// A newer plan that is being saved.
+    saving: Option<Saving>,
+    agent: Agent,
+    reach: Reach,
+    routes: Option<RouteTable>,
+    routes_retry_at: Option<Timestamp>,
+    heartbeat: Heartbeat,
+    probe_at: Timestamp,
+    plan_error: Option<String>,
+    routes_error: Option<String>,
+    stopping: bool,
+    finished: bool,
+    actions: VecDeque<Action>,
+}
+
+/// Who leads, and what it last said.
+#[derive(Debug, Default)]
+struct Leader {
+    host: Option<HostName>,
+    term: u64,
+    contact_at: Option<Timestamp>,
+    hosts: BTreeMap<HostName, HostState>,
+    missing: Option<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Saving {
+    plan: Plan,
+    /// When the write is tried again; `None` while it is under way.
+    retry_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Heartbeat {
+    sequence: u64,
+    due_at: Timestamp,
+    /// When the report under way counts as lost.
+    lost_at: Option<Timestamp>,
+    sent_at: Timestamp,
+    /// What the last report said, to notice changes.
+    said: (u64, Vec<InstanceReport>, bool),
+}
+
+impl HostLoop {
+    /// Starts a host from its own disk: what the last plan wants is started at once, whether or
+    /// not anybody else is in reach.
+    #[must_use]
+    pub fn new(settings: Settings, restored: Restored, now: Timestamp) -> Self {
+        let others = settings.system.hosts.keys().filter(|host| **host != settings.host);
+        let distances =
+            restored.routes.as_ref().map(|routes| routes.distances.clone()).unwrap_or_default();
+        let reach = Reach::new(others.cloned(), settings.timings.reachable, distances);
+        let mut host_loop = Self {
+            agent: Agent::new(settings.seed),
+            settings,
+            leader: Leader::default(),
+            controller: None,
+            plan: restored.plan,
+            saving: None,
+            reach,
+            routes: restored.routes,
+            routes_retry_at: None,
+            heartbeat: Heartbeat {
+                sequence: 0,
+                due_at: now,
+                lost_at: None,
+                sent_at: now,
+                said: (0, Vec::new(), false),
+            },
+            probe_at: now,
+            plan_error: None,
+            routes_error: None,
+            stopping: false,
+            finished: false,
+            actions: VecDeque::new(),
+        };
+        let Self { agent, settings, plan, .. } = &mut host_loop;
+        agent.adopt(settings, plan.as_ref(), restored.processes, now);
+        host_loop.reconcile(now);
+        host_loop
+    }
+
+    /// Takes a fact in.
+    pub fn handle_event(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Role { leader, term, plan } => self.handle_role(leader, term, plan, now),
+            Event::PlanStored { number } => {
+                self.control(controller::Event::PlanStored(number), now);
+            }
+            Event::PlanRefused { number } => {
+                self.control(controller::Event::PlanRefused(number), now);
+            }
+            Event::PlanSeen { plan } => {
+                self.offer(&plan);
+                self.control(controller::Event::PlanSeen(plan), now);
+            }
+            Event::PlanSaved { number } => {
+                if let Some(saving) = self.saving.take_if(|saving| saving.plan.number == number) {
+                    self.plan = Some(saving.plan);
+                    self.plan_error = None;
+                }
+            }
+            Event::PlanSaveFailed { number, reason } => {
+                self.plan_error = Some(format!("save plan {number}: {reason}"));
+                let retry_at = now + self.settings.timings.save_retry;
+                if let Some(saving) = &mut self.saving {
+                    saving.retry_at = Some(retry_at);
+                }
+            }
+            Event::RoutesWritten { generation: _ } => self.routes_error = None,
+            Event::RoutesFailed { generation, reason } => {
+                self.routes_error = Some(format!("write routes {generation}: {reason}"));
+                self.routes_retry_at = Some(now + self.settings.timings.save_retry);
+            }
+            Event::HeartbeatReceived { report } => {
+                self.control(controller::Event::Heartbeat(report), now);
+            }
+            Event::HeartbeatAnswered { answer } => self.handle_answer(answer, now),
+            Event::HeartbeatFailed { reason: _ } => self.heartbeat.lost_at = None,
+            Event::ProbeAnswered { from, round_trip } => {
+                self.reach.handle_answer(&from, round_trip, now);
+            }
+            Event::Process { id, change } => self.agent.handle_change(&id, change, now),
+            Event::CheckFinished { id, number, purpose, result } => {
+                self.agent.handle_check(&id, number, purpose, result, now);
+            }
+            Event::Stop => {
+                self.stopping = true;
+                self.controller = None;
+                self.agent.stop();
+            }
+        }
+        self.reconcile(now);
+    }
+
+    /// Does what time alone makes due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.reconcile(now);
+    }
+
+    /// Returns when [`Self::handle_timeout`] must next be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let speaking = [self.heartbeat.due_at, self.probe_at];
+        let speaking = speaking.into_iter().filter(|_| !self.stopping);
+        let retries = self.saving.as_ref().and_then(|saving| saving.retry_at);
+        self.agent
+            .poll_timeout()
+            .into_iter()
+            .chain(speaking)
+            .chain(retries)
+            .chain(self.routes_retry_at)
+            .chain(self.controller.as_ref().and_then(Controller::poll_timeout))
+            .min()
+    }
+
+    /// Returns the next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Returns the answer to a host whose report names `plan_number`; `None` while this host
+    /// does not lead.
+    #[must_use]
+    pub fn answer_for(&self, plan_number: u64, now: Timestamp) -> Option<LeaderAnswer> {
+        self.controller.as_ref().map(|controller| controller.answer_for(plan_number, now))
+    }
+
+    /// Returns the plan in force on this host.
+    #[must_use]
+    pub const fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Returns the routes last written.
+    #[must_use]
+    pub const fn routes(&self) -> Option<&RouteTable> {
+        self.routes.as_ref()
+    }
+
+    /// Returns the whole local view.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> Status {
+        let redundancy = match &self.controller {
+            Some(controller) => Some(controller.redundancy(now)),
+            None => self.leader.missing.clone().map(|missing| Redundancy { missing }),
+        };
+        let contact = match self.controller {
+            Some(_) => Some(Duration::ZERO),
+            None => self.leader.contact_at.map(|at| now.since(at)),
+        };
+        Status {
+            host: self.settings.host.clone(),
+            leader: self.leader.host.clone(),
+            is_leader: self.controller.is_some(),
+            term: self.leader.term,
+            leader_contact: contact,
+            plan: self.plan.clone(),
+            routes_generation: self.routes.as_ref().map_or(0, |routes| routes.generation),
+            hosts: self.host_statuses(now),
+            processes: self.agent.statuses(),
+            instances: self.instance_statuses(),
+            redundancy,
+            disk_error: self.plan_error.clone().or_else(|| self.routes_error.clone()),
+            stopping: self.stopping,
+        }
+    }
+
+    fn host_statuses(&self, now: Timestamp) -> BTreeMap<HostName, HostStatus> {
+        let reachable = self.reach.reachable(now);
+        let states = match &self.controller {
+            Some(controller) => controller.hosts().states(now),
+            None => self.leader.hosts.clone(),
+        };
+        let status = |host: &HostName| HostStatus {
+            state: states.get(host).copied(),
+            round_trip: match reachable.get(host) {
+                Some(round_trip) => *round_trip,
+                None => Some(Duration::ZERO),
+            },
+        };
+        self.settings.system.hosts.keys().map(|host| (host.clone(), status(host))).collect()
+    }
+
+    fn instance_statuses(&self) -> Vec<InstanceStatus> {
+        let own = self.agent.reports();
+        let plan = self.controller.as_ref().map(Controller::plan).or(self.plan.as_ref());
+        let instances = plan.into_iter().flat_map(|plan| &plan.instances);
+        let status = |instance: &evenkeel_model::instance::Instance| {
+            let remote = || {
+                let controller = self.controller.as_ref()?;
+                controller.hosts().report(&instance.host)?.instance(&instance.id)
+            };
+            let report = own.iter().find(|report| report.id == instance.id).or_else(remote);
+            InstanceStatus {
+                instance: instance.clone(),
+                state: report.map(|report| report.state),
+                last_error: report.and_then(|report| report.last_error.clone()),
+            }
+        };
+        instances.map(status).collect()
+    }
+
+    fn handle_role(
+        &mut self,
+        leader: Option<HostName>,
+        term: u64,
+        plan: Option<Plan>,
+        now: Timestamp,
+    ) {
+        if term < self.leader.term {
+            return;
+        }
+        let leads = leader.as_ref() == Some(&self.settings.host) && !self.stopping;
+        let news = term > self.leader.term || leader != self.leader.host;
+        self.leader.term = term;
+        self.leader.host = leader;
+        if !leads {
+            if let Some(plan) = &plan {
+                self.offer(plan);
+            }
+            self.controller = None;
+            if news {
+                // A new leader hears of this host at once.
+                self.heartbeat.lost_at = None;
+                self.heartbeat.due_at = now;
+            }
+        } else if self.controller.is_none() || news {
+            let Settings { system, control, .. } = &self.settings;
+            self.controller = Some(Controller::new(system.clone(), *control, term, plan, now));
+            self.heartbeat.due_at = now;
+        }
+    }
+
+    fn handle_answer(&mut self, answer: LeaderAnswer, now: Timestamp) {
+        self.heartbeat.lost_at = None;
+        if let Some(plan) = &answer.plan {
+            self.offer(plan);
+        }
+        if answer.term >= self.leader.term {
+            self.leader.contact_at = Some(now);
+            self.leader.hosts = answer.hosts;
+            self.leader.missing = Some(answer.missing);
+        }
+    }
+
+    fn control(&mut self, event: controller::Event, now: Timestamp) {
+        if let Some(controller) = &mut self.controller {
+            controller.handle_event(event, now);
+        }
+    }
+
+    /// Takes up a plan unless one with the same or a higher number is known already.
+    fn offer(&mut self, plan: &Plan) {
+        let known = [self.plan.as_ref(), self.saving.as_ref().map(|saving| &saving.plan)];
+        let number = known.into_iter().flatten().map(|plan| plan.number).max().unwrap_or(0);
+        let accepted = match self.settings.defect {
+            None => plan.number > number,
+            Some(Defect::PlanNumberIgnored) => plan.number != number,
+        };
+        if accepted && !self.stopping {
+            self.saving = Some(Saving { plan: plan.clone(), retry_at: None });
+            self.actions.push_back(Action::SavePlan { plan: plan.clone() });
+        }
+    }
+
+    /// Looks at everything and does what is to be done now.
+    fn reconcile(&mut self, now: Timestamp) {
+        self.lead(now);
+        self.retry_save(now);
+        self.agent.reconcile(&self.settings, self.plan.as_ref(), now);
+        // Routes go first: a gateway stops sending before a process is told to stop.
+        self.route(now);
+        while let Some(action) = self.agent.poll_action() {
+            self.actions.push_back(action);
+        }
+        if self.stopping {
+            if self.agent.is_finished() && !self.finished {
+                self.finished = true;
+                self.actions.push_back(Action::Finish);
+            }
+            return;
+        }
+        self.speak(now);
+    }
+
+    fn lead(&mut self, now: Timestamp) {
+        let Some(controller) = &mut self.controller else { return };
+        controller.handle_timeout(now);
+        while let Some(controller::Action::StorePlan(plan)) = controller.poll_action() {
+            self.actions.push_back(Action::StorePlan { plan });
+        }
+        let plan = controller.plan();
+        if plan.number > self.plan.as_ref().map_or(0, |plan| plan.number) {
+            let plan = plan.clone();
+            self.offer(&plan);
+        }
+    }
+
+    fn retry_save(&mut self, now: Timestamp) {
+        if let Some(saving) = &mut self.saving
+            && saving.retry_at.take_if(|at| *at <= now).is_some()
+        {
+            self.actions.push_back(Action::SavePlan { plan: saving.plan.clone() });
+        }
+    }
+
+    /// Writes routes when they are not what plan and place make of them.
+    fn route(&mut self, now: Timestamp) {
+        let Settings { system, host, .. } = &self.settings;
+        let Some(host) = system.hosts.get(host) else { return };
+        let empty = Plan::empty();
+        let plan = match (&self.plan, &self.routes) {
+            (Some(plan), _) => plan,
+            // A host whose plan is lost keeps the routes it has.
+            (None, Some(routes)) if !self.system_changed(routes) => return,
+            (None, _) => &empty,
+        };
+        let distances = self.reach.distances(system, &host.region, now);
+        let known = self.routes.as_ref().map_or(0, |routes| routes.generation);
+        let routes = build_routes(system, plan, host, distances, known);
+        let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
+        if retry || self.routes.as_ref() != Some(&routes) {
+            let generation = (known + 1).max(plan.number);
+            let routes = RouteTable { generation, ..routes };
+            self.routes = Some(routes.clone());
+            self.actions.push_back(Action::WriteRoutes { routes });
+        }
+    }
+
+    /// Returns whether routes belong to another system or host than this one.
+    fn system_changed(&self, routes: &RouteTable) -> bool {
+        routes.system != self.settings.system.name || routes.host != self.settings.host
+    }
+
+    /// Sends what is due to other hosts.
+    fn speak(&mut self, now: Timestamp) {
+        if self.probe_at <= now {
+            self.probe_at = now + self.settings.timings.probe;
+            let probes = self.reach.hosts().map(|host| Action::SendProbe { to: host.clone() });
+            self.actions.extend(probes);
+        }
+        let timings = self.settings.timings;
+        self.heartbeat.lost_at.take_if(|at| *at <= now);
+        let said = (self.plan_number(), self.agent.reports(), self.agent.is_gateway_up());
+        if said != self.heartbeat.said {
+            let soon = self.heartbeat.sent_at + timings.heartbeat_min;
+            self.heartbeat.due_at = self.heartbeat.due_at.min(soon);
+        }
+        if now < self.heartbeat.due_at {
+            return;
+        }
+        self.heartbeat.due_at = now + timings.heartbeat;
+        if self.heartbeat.lost_at.is_some() {
+            return;
+        }
+        self.heartbeat.sequence += 1;
+        self.heartbeat.sent_at = now;
+        self.heartbeat.said = said;
+        let report = self.report(now);
+        if self.controller.is_some() {
+            self.control(controller::Event::Heartbeat(report), now);
+            self.lead(now);
+        } else if let Some(to) = self.leader.host.clone() {
+            self.heartbeat.lost_at = Some(now + timings.heartbeat_timeout);
+            self.actions.push_back(Action::SendHeartbeat { to, report });
+        }
+    }
+
+    fn plan_number(&self) -> u64 {
+        self.plan.as_ref().map_or(0, |plan| plan.number)
+    }
+
+    fn report(&self, now: Timestamp) -> HostReport {
+        HostReport {
+            host: self.settings.host.clone(),
+            boot: self.settings.boot,
+            sequence: self.heartbeat.sequence,
+            plan_number: self.plan_number(),
+            instances: self.agent.reports(),
+            reachable: self.reach.reachable(now),
+            ports_taken: self.agent.ports_taken(),
+            gateway_up: self.agent.is_gateway_up(),
+            disk_ok: self.plan_error.is_none() && self.routes_error.is_none(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The processes of a host and how each is started.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use evenkeel_model::instance::{Instance, InstanceId};
+use evenkeel_model::name::NameError;
+use evenkeel_model::place::Host;
+use evenkeel_model::service::Service;
+use evenkeel_model::system::System;
+
+/// Names a supervised process of a host; as text also the name of its shim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProcessId {
+    /// The gateway, wanted on every host.
+    Gateway,
+    /// A replica.
+    Replica(InstanceId),
+}
+
+impl ProcessId {
+    /// Parses `gateway` or an instance such as `web-17`.
+    ///
+    /// # Errors
+    /// The rule that an instance's name breaks.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text == "gateway" {
+            return Ok(Self::Gateway);
+        }
+        InstanceId::parse(text).map(Self::Replica)
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway => formatter.pad("gateway"),
+            Self::Replica(id) => formatter.pad(&id.to_string()),
+        }
+    }
+}
+
+/// How a process is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSpec {
+    /// Which process.
+    pub id: ProcessId,
+    /// Program and arguments, placeholders replaced.
+    pub command: Vec<String>,
+    /// Working directory; one of the host's choice when absent.
+    pub directory: Option<PathBuf>,
+    /// Variables given beside the host's own.
+    pub environment: BTreeMap<String, String>,
+    /// Sockets that the shim opens and hands on, so that they outlive the process.
+    pub listen: Vec<SocketAddr>,
+    /// The address that must be free before a start: a replica opens it itself.
+    pub binds: Option<SocketAddr>,
+}
+
+/// Returns the address of a host's listeners that only the host itself is to reach: loopback,
+/// unless several hosts share one machine and its loopback addresses.
+#[must_use]
+pub fn private_address(host: &Host, port: u16) -> SocketAddr {
+    let address =
+        if host.address.is_loopback() { host.address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    SocketAddr::new(address, port)
+}
+
+/// Returns the URL of the key-value API as replicas on `host` reach it.
+#[must_use]
+pub fn kv_url(system: &System, host: &Host) -> String {
+    format!("http://{}", private_address(host, system.ports.kv))
+}
+
+/// Returns where a gateway of the system file listens on `host`: the file's address, else every
+/// address of the host, or only its own when it shares a machine.
+#[must_use]
+pub fn public_address(address: Option<IpAddr>, host: &Host, port: u16) -> SocketAddr {
+    let every = match host.address {
+        address if address.is_loopback() => address,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(address.unwrap_or(every), port)
+}
+
+/// Describes the gateway process of `host`.
+#[must_use]
+pub fn gateway_spec(system: &System, host: &Host, command: &[String]) -> ProcessSpec {
+    let mut listen: Vec<SocketAddr> = system
+        .gateways
+        .values()
+        .map(|gateway| public_address(gateway.address, host, gateway.port))
+        .collect();
+    listen.push(private_address(host, system.ports.kv));
+    listen.push(private_address(host, system.ports.gateway_admin));
+    ProcessSpec {
+        id: ProcessId::Gateway,
+        command: command.to_vec(),
+        directory: None,
+        environment: BTreeMap::new(),
+        listen,
+        binds: None,
+    }
+}
+
+/// Describes the process of a replica. Beside what the system file gives, every replica finds
+/// `PORT`, `ADDRESS`, `HOST`, `KV_URL` and `EVENKEEL_INSTANCE` in its environment; the file wins.
+#[must_use]
+pub fn replica_spec(
+    system: &System,
+    host: &Host,
+    service: &Service,
+    instance: &Instance,
+) -> ProcessSpec {
+    let kv_url = kv_url(system, host);
+    let port = instance.port.to_string();
+    let replace = |text: &String| {
+        text.replace("${PORT}", &port)
+            .replace("${HOST}", host.name.as_str())
+            .replace("${kv.url}", &kv_url)
+    };
+    let mut environment: BTreeMap<String, String> = [
+        ("PORT", port.clone()),
+        ("ADDRESS", host.address.to_string()),
+        ("HOST", host.name.to_string()),
+        ("KV_URL", kv_url.clone()),
+        ("EVENKEEL_INSTANCE", instance.id.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    let given = service.environment.iter().map(|(name, value)| (name.clone(), replace(value)));
+    environment.extend(given);
+    ProcessSpec {
+        id: ProcessId::Replica(instance.id.clone()),
+        command: service.command.iter().map(replace).collect(),
+        directory: service.directory.clone(),
+        environment,
+        listen: Vec::new(),
+        binds: Some(SocketAddr::new(host.address, instance.port)),
+    }
+}

@@ -1,0 +1,104 @@
+//! Derives one host's route table from the system, the plan and the host's own place.
+//!
+//! A replica stands in the table as soon as the plan has it, ready or not: whether it may get
+//! requests is each gateway's own observation, never the leader's opinion.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use evenkeel_control::plan::Plan;
+use evenkeel_gateway_core::table::{
+    Endpoint, EndpointId, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
+};
+use evenkeel_model::instance::{Instance, InstancePhase};
+use evenkeel_model::name::RegionName;
+use evenkeel_model::place::Host;
+use evenkeel_model::service::{Gateway, Service};
+use evenkeel_model::system::System;
+
+use crate::process::{private_address, public_address};
+
+/// Builds the table of `host` with `generation`.
+#[must_use]
+pub fn build_routes(
+    system: &System,
+    plan: &Plan,
+    host: &Host,
+    distances: &BTreeMap<RegionName, Duration>,
+    generation: u64,
+) -> RouteTable {
+    let mut listeners: Vec<Listener> =
+        system.gateways.values().map(|gateway| listener(gateway, host)).collect();
+    listeners.push(Listener {
+        id: ListenerId::KeyValue,
+        address: private_address(host, system.ports.kv),
+        routes: vec![Route::key_value()],
+    });
+    let mut upstreams: BTreeMap<UpstreamId, Upstream> = system
+        .services
+        .values()
+        .map(|service| {
+            let id = UpstreamId::Service(service.name.clone());
+            (id, upstream(system, plan, service))
+        })
+        .collect();
+    let apis = system.hosts.values().map(|host| api(system, host)).collect();
+    upstreams.insert(UpstreamId::KeyValue, Upstream::key_value(apis));
+    RouteTable {
+        system: system.name.clone(),
+        generation,
+        host: host.name.clone(),
+        region: host.region.clone(),
+        zone: host.zone.clone(),
+        admin: private_address(host, system.ports.gateway_admin),
+        listeners,
+        upstreams,
+        distances: distances.clone(),
+    }
+}
+
+fn listener(gateway: &Gateway, host: &Host) -> Listener {
+    let route = |route: &evenkeel_model::service::Route| Route {
+        host: route.host.as_ref().map(|name| name.to_ascii_lowercase()),
+        path: route.path.clone(),
+        to: UpstreamId::Service(route.to.clone()),
+        body_max: route.body_max,
+        timeout: route.timeout,
+        tries_max: route.tries_max,
+    };
+    Listener {
+        id: ListenerId::Gateway(gateway.name.clone()),
+        address: public_address(gateway.address, host, gateway.port),
+        routes: gateway.routes.iter().map(route).collect(),
+    }
+}
+
+fn upstream(system: &System, plan: &Plan, service: &Service) -> Upstream {
+    let endpoints =
+        plan.of_service(&service.name).filter_map(|instance| replica(system, instance)).collect();
+    Upstream { health: service.health.clone(), endpoints }
+}
+
+fn replica(system: &System, instance: &Instance) -> Option<Endpoint> {
+    let host = system.hosts.get(&instance.host)?;
+    Some(Endpoint {
+        id: EndpointId::Replica(instance.id.clone()),
+        address: SocketAddr::new(host.address, instance.port),
+        host: host.name.clone(),
+        region: host.region.clone(),
+        zone: host.zone.clone(),
+        phase: instance.phase,
+    })
+}
+
+fn api(system: &System, host: &Host) -> Endpoint {
+    Endpoint {
+        id: EndpointId::Api(host.name.clone()),
+        address: SocketAddr::new(host.address, system.ports.api),
+        host: host.name.clone(),
+        region: host.region.clone(),
+        zone: host.zone.clone(),
+        phase: InstancePhase::Serving,
+    }
+}

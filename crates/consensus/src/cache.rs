@@ -1,1 +1,192 @@
-//! Placeholder.
+//! The log in memory, as Raft reads it. What stands here need not be durable yet: the persist
+//! queue keeps that account.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use crate::settings::MemberId;
+
+/// A position of the log: an index and the term of the entry there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+}
+
+impl Position {
+    /// Before the first entry.
+    pub(crate) const ORIGIN: Self = Self { index: 0, term: 0 };
+}
+
+/// The end of the log, from some position on.
+pub(crate) struct LogCache {
+    /// The last entry that is not held.
+    before: Position,
+    /// Those behind it, without a gap.
+    entries: VecDeque<Entry>,
+    hard_state: HardState,
+    voters: ConfState,
+    /// What followers get that need entries which are not held.
+    snapshot: Option<Snapshot>,
+    /// Whether Raft has asked for a snapshot and got none.
+    snapshot_wanted: Cell<bool>,
+}
+
+impl LogCache {
+    pub(crate) fn new(
+        before: Position,
+        entries: impl IntoIterator<Item = Entry>,
+        hard_state: HardState,
+        voters: &[MemberId],
+    ) -> Self {
+        Self {
+            before,
+            entries: entries.into_iter().collect(),
+            hard_state,
+            voters: conf_state(voters),
+            snapshot: None,
+            snapshot_wanted: Cell::new(false),
+        }
+    }
+
+    pub(crate) const fn before(&self) -> Position {
+        self.before
+    }
+
+    pub(crate) fn last(&self) -> Position {
+        self.entries
+            .back()
+            .map_or(self.before, |entry| Position { index: entry.index, term: entry.term })
+    }
+
+    pub(crate) fn save_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    /// Appends entries; they replace those at the same positions and all behind them.
+    pub(crate) fn append(&mut self, entries: &[Entry]) {
+        if let Some(first) = entries.first() {
+            while self.entries.back().is_some_and(|last| last.index >= first.index) {
+                self.entries.pop_back();
+            }
+            assert_eq!(self.last().index + 1, first.index, "the log must have no gap");
+            self.entries.extend(entries.iter().cloned());
+        }
+    }
+
+    /// Forgets the whole log, because a snapshot that ends at `position` replaces it.
+    pub(crate) fn reset(&mut self, position: Position) {
+        self.before = position;
+        self.entries.clear();
+        self.snapshot = None;
+    }
+
+    /// Forgets the entries up to `through`.
+    pub(crate) fn compact(&mut self, through: u64) {
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.index <= through) {
+            self.before = Position { index: entry.index, term: entry.term };
+        }
+        self.snapshot = self
+            .snapshot
+            .take()
+            .filter(|snapshot| snapshot.get_metadata().index >= self.before.index);
+    }
+
+    /// Returns whether a snapshot has been asked for since the last call.
+    pub(crate) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.replace(false)
+    }
+
+    /// Holds a snapshot for followers.
+    pub(crate) fn offer_snapshot(&mut self, position: Position, data: Vec<u8>) {
+        let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = position.index;
+        metadata.term = position.term;
+        metadata.set_conf_state(self.voters.clone());
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Drops the snapshot for followers.
+    pub(crate) fn withdraw_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    fn find(&self, index: u64) -> Result<usize, Error> {
+        if index <= self.before.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        usize::try_from(index - self.before.index - 1)
+            .ok()
+            .filter(|place| *place < self.entries.len())
+            .ok_or(Error::Store(StorageError::Unavailable))
+    }
+}
+
+/// Turns voters into Raft's form.
+pub(crate) fn conf_state(voters: &[MemberId]) -> ConfState {
+    let voters = voters.iter().map(|member| member.0).collect();
+    ConfState { voters, ..ConfState::default() }
+}
+
+impl Storage for LogCache {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.voters.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let start = self.find(low)?;
+        if high > self.last().index + 1 {
+            return Err(Error::Store(StorageError::Unavailable));
+        }
+        let mut budget = max_size.into().unwrap_or(u64::MAX);
+        let mut found = Vec::new();
+        for entry in self.entries.range(start..).take_while(|entry| entry.index < high) {
+            let size = entry.data.len() as u64;
+            if size > budget && !found.is_empty() {
+                break;
+            }
+            budget = budget.saturating_sub(size);
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.before.index {
+            return Ok(self.before.term);
+        }
+        let place = self.find(index)?;
+        Ok(self.entries.get(place).map_or(0, |entry| entry.term))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last().index)
+    }
+
+    /// Gives what [`Self::offer_snapshot`] offered, if it closes the gap to the entries held.
+    /// Otherwise Raft asks again, after the machine has made one.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let least = request_index.max(self.before.index);
+        match &self.snapshot {
+            Some(snapshot) if snapshot.get_metadata().index >= least => Ok(snapshot.clone()),
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
+    }
+}

@@ -1,15 +1,26 @@
 //! The machine: one member of the coordinator.
 
+mod ready;
+mod start;
+
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
+use raft::eraftpb::MessageType;
+use raft::{RawNode, SnapshotStatus, StateRole};
 
+use crate::cache::{LogCache, Position};
 use crate::command::{Answer, Command, Query, RequestId};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Record, Snapshot, Vote};
+use crate::pending::{Proposal, Proposals, Read, Reads};
 use crate::restore::{RestoreError, Restored};
-use crate::settings::{MemberId, Settings};
+use crate::settings::{Defect, Limits, MemberId, Settings};
+use crate::timer::Timer;
+use crate::wire::command::encode_command;
+use crate::wire::message::decode_message;
 
 /// Something that happened to the member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +63,8 @@ pub enum Event {
         /// Whether it left.
         ok: bool,
     },
-    /// The timings have changed, see [`Settings`].
+    /// The timings have changed, see [`Settings`]. An `election_min` of less than two heartbeats
+    /// is raised to that.
     Timings {
         /// How often a leader says that it lives.
         heartbeat: Duration,
@@ -97,8 +109,8 @@ pub enum Action {
         /// See [`Replica::is_leader`].
         is_leader: bool,
     },
-    /// A key of [`Space::System`](crate::command::Space::System) was changed. After a snapshot
-    /// from the leader it is told for every such key, and for those that are gone.
+    /// A key of [`Space::System`](crate::command::Space::System) was changed, by an entry or by a
+    /// snapshot from the leader. Not told for what the member started with.
     SystemChanged {
         /// The key.
         key: String,
@@ -106,7 +118,8 @@ pub enum Action {
     /// Write a snapshot of this member's own state, then tell [`Event::SnapshotSaved`]. In its own
     /// time: no promise waits for it. There is at most one at a time.
     SaveSnapshot {
-        /// The snapshot.
+        /// The snapshot. At the next start the one with the highest index counts, which need not
+        /// be the one that was written last.
         snapshot: Snapshot,
     },
     /// Entries up to `through` are no longer needed on disk: a durable snapshot holds them.
@@ -165,11 +178,60 @@ pub struct Counters {
 ///     │  └────── higher term, other leader ──┘                          │
 ///     └───────── higher term, or no quorum heard for one timeout ───────┘
 /// ```
-#[derive(Debug)]
 pub struct Replica {
+    member: MemberId,
+    /// In order.
+    voters: Vec<MemberId>,
+    limits: Limits,
+    defect: Option<Defect>,
+    raft: RawNode<LogCache>,
+    timer: Timer,
     keys: KeySpace,
+    /// The last entry that `keys` holds.
+    applied: Position,
+    proposals: Proposals,
+    reads: Reads,
     actions: VecDeque<Action>,
+    /// Messages that promise what is still being written.
+    held: VecDeque<Held>,
+    installing: Option<Installing>,
+    saves: Saves,
+    told: Role,
     counters: Counters,
+}
+
+/// The messages of one persist, which leave after it.
+#[derive(Debug)]
+struct Held {
+    number: u64,
+    messages: Vec<raft::eraftpb::Message>,
+}
+
+/// A snapshot from the leader that is being written.
+#[derive(Debug)]
+struct Installing {
+    number: u64,
+    snapshot: Snapshot,
+}
+
+/// The snapshots of this member's own state.
+#[derive(Debug, Default)]
+struct Saves {
+    /// The one that is being written.
+    under_way: Option<u64>,
+    /// The newest that is durable.
+    index: u64,
+    /// The length of the entries applied since the last one was begun.
+    bytes_since: usize,
+    /// The entry with which the last one ended.
+    begun: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Role {
+    leader: Option<MemberId>,
+    term: u64,
+    is_leader: bool,
 }
 
 impl Replica {
@@ -183,31 +245,57 @@ impl Replica {
         restored: Restored,
         now: Timestamp,
     ) -> Result<Self, RestoreError> {
-        todo!("{settings:?} {restored:?} {now:?}")
+        start::start(settings, restored, now)
     }
 
     /// Takes an event in.
     ///
     /// Hand over everything that has arrived before taking actions out: requests and messages
     /// that come together share one write, one message and one heartbeat round.
+    ///
+    /// # Panics
+    ///
+    /// If Raft finds that a member has lost what it had promised to keep: to go on would make it
+    /// worse.
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
-        todo!("{event:?} {now:?}")
+        match event {
+            Event::Message(bytes) => self.take_message(bytes, now),
+            Event::Propose { request, command } => self.take_proposal(request, command),
+            Event::Read { request, query } => self.take_read(request, query),
+            Event::Persisted { number } => self.persisted(number, now),
+            Event::SnapshotSaved { index } => self.snapshot_saved(index),
+            Event::Unreachable { member } => self.raft.report_unreachable(member.0),
+            Event::SnapshotSent { member, ok } => {
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raft.report_snapshot(member.0, status);
+            }
+            Event::Timings { heartbeat, election_min } => {
+                self.timer.change(heartbeat, election_min, now);
+            }
+            Event::TransferLeadership { to } => self.transfer_leadership(to, now),
+        }
     }
 
     /// Returns when [`Self::handle_timeout`] must next be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        self.installing.is_none().then(|| self.timer.deadline(&self.raft.raft))
     }
 
     /// Does what is due at `now`; harmless when early. A shell that was paused should hand over
     /// the messages that have arrived first, lest it miss a heartbeat that is already there.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        todo!("{now:?}")
+        // A member without its state must not call an election.
+        if self.installing.is_none() {
+            self.timer.fire(&mut self.raft.raft, now);
+        }
     }
 
     /// Returns the next thing to do, until there is none.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.advance();
+        }
         self.actions.pop_front()
     }
 
@@ -217,28 +305,114 @@ impl Replica {
         &self.keys
     }
 
+    /// Returns the last entry that [`Self::keys`] holds.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.applied.index
+    }
+
     /// Returns who leads, as far as known.
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {
-        None
+        Some(self.raft.raft.leader_id).filter(|id| *id != raft::INVALID_ID).map(MemberId)
     }
 
     /// Returns whether this member leads *and* has applied an entry of its own term, so that its
     /// key space holds every change that any earlier leader has answered.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        false
+        self.leads() && self.applied.term == self.term()
     }
 
     /// Returns the latest term this member has seen.
     #[must_use]
     pub fn term(&self) -> u64 {
-        0
+        self.raft.raft.term
     }
 
     /// Returns what could not be used so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.actions.push_back(Action::Answer { request, answer });
+    }
+
+    fn take_message(&mut self, bytes: Vec<u8>, now: Timestamp) {
+        let Ok(message) = decode_message(bytes, self.member, &self.voters) else {
+            self.counters.rejected_messages += 1;
+            return;
+        };
+        // A member without its state must not call an election.
+        if self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow {
+            return;
+        }
+        if message.msg_type == MessageType::MsgSnapshot
+            && KeySpace::decode(&message.get_snapshot().data, self.limits.idempotency_max).is_err()
+        {
+            self.counters.rejected_messages += 1;
+            return;
+        }
+        self.timer.before_step(&mut self.raft.raft, now);
+        // Raft refuses what it cannot use, which is no fault: messages may come late.
+        drop(self.raft.step(message));
+        self.timer.after_step(&mut self.raft.raft, now);
+    }
+
+    fn take_proposal(&mut self, request: RequestId, command: Command) {
+        if !self.leads() {
+            let leader = self.leader();
+            return self.answer(request, Answer::NotLeader { leader });
+        }
+        let idempotency_len = command.idempotency().map_or(0, str::len);
+        if command.key().len() > self.limits.key_max
+            || command.value_len() > self.limits.value_max
+            || idempotency_len > self.limits.key_max
+        {
+            return self.answer(request, Answer::TooLarge);
+        }
+        let proposal = Proposal { request, data: encode_command(command).into() };
+        if self.proposals.push(proposal, &self.limits).is_err() {
+            self.answer(request, Answer::Overloaded);
+        }
+    }
+
+    fn take_read(&mut self, request: RequestId, query: Query) {
+        if !self.leads() {
+            let leader = self.leader();
+            return self.answer(request, Answer::NotLeader { leader });
+        }
+        if self.defect == Some(Defect::ReadWithoutQuorum) {
+            let answer = self.keys.query(&query);
+            return self.answer(request, answer);
+        }
+        if self.reads.push(Read { request, query }, &self.limits).is_err() {
+            self.answer(request, Answer::Overloaded);
+        }
+    }
+
+    fn transfer_leadership(&mut self, to: MemberId, now: Timestamp) {
+        if self.leads() && to != self.member && self.voters.contains(&to) {
+            self.timer.before_step(&mut self.raft.raft, now);
+            self.raft.transfer_leader(to.0);
+            self.timer.after_step(&mut self.raft.raft, now);
+        }
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Replica")
+            .field("member", &self.member)
+            .field("role", &self.told)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Commands as they stand in entries.
 
+use prost::Message as _;
 use prost::bytes::Bytes;
 
 use super::{decode, encode};
@@ -76,10 +77,14 @@ pub(crate) fn encode_command(command: Command) -> Vec<u8> {
     })
 }
 
-/// Decodes the data of an entry. Whatever a later version may have added must fail here, not be
-/// ignored: a change that is half understood would make members differ.
+/// Decodes the data of an entry. A field that is not known fails: to apply a change that is half
+/// understood would make members differ in silence.
 pub(crate) fn decode_command(data: &Bytes) -> Result<Command, DecodeError> {
-    let WireCommand { change, space, key, expect, idempotency } = decode(data, WHAT)?;
+    let command: WireCommand = decode(data, WHAT)?;
+    if command.encoded_len() + 1 != data.len() {
+        return Err(DecodeError::Malformed(WHAT));
+    }
+    let WireCommand { change, space, key, expect, idempotency } = command;
     let space = decode_space(space)?;
     let expect = decode_expect(expect)?;
     match change {

@@ -1,1 +1,204 @@
-//! Placeholder.
+//! What members say to each other.
+
+use prost::bytes::Bytes;
+use raft::eraftpb::{self, MessageType};
+
+use super::{decode, encode};
+use crate::cache::conf_state;
+use crate::log::DecodeError;
+use crate::settings::MemberId;
+
+const WHAT: &str = "message";
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireMessage {
+    #[prost(enumeration = "Kind", tag = "1")]
+    kind: i32,
+    #[prost(uint64, tag = "2")]
+    to: u64,
+    #[prost(uint64, tag = "3")]
+    from: u64,
+    #[prost(uint64, tag = "4")]
+    term: u64,
+    #[prost(uint64, tag = "5")]
+    log_term: u64,
+    #[prost(uint64, tag = "6")]
+    index: u64,
+    #[prost(message, repeated, tag = "7")]
+    entries: Vec<super::Entry>,
+    #[prost(uint64, tag = "8")]
+    commit: u64,
+    #[prost(uint64, tag = "9")]
+    commit_term: u64,
+    #[prost(message, optional, tag = "10")]
+    snapshot: Option<super::Snapshot>,
+    #[prost(bool, tag = "11")]
+    reject: bool,
+    #[prost(uint64, tag = "12")]
+    reject_hint: u64,
+    #[prost(bytes = "bytes", tag = "13")]
+    context: Bytes,
+}
+
+/// What Raft sends over the network. Proposals and reads are never forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum Kind {
+    Unset = 0,
+    Append = 1,
+    AppendResponse = 2,
+    Vote = 3,
+    VoteResponse = 4,
+    PreVote = 5,
+    PreVoteResponse = 6,
+    Heartbeat = 7,
+    HeartbeatResponse = 8,
+    Snapshot = 9,
+    TimeoutNow = 10,
+}
+
+impl Kind {
+    const fn from_raft(kind: MessageType) -> Option<Self> {
+        match kind {
+            MessageType::MsgAppend => Some(Self::Append),
+            MessageType::MsgAppendResponse => Some(Self::AppendResponse),
+            MessageType::MsgRequestVote => Some(Self::Vote),
+            MessageType::MsgRequestVoteResponse => Some(Self::VoteResponse),
+            MessageType::MsgRequestPreVote => Some(Self::PreVote),
+            MessageType::MsgRequestPreVoteResponse => Some(Self::PreVoteResponse),
+            MessageType::MsgHeartbeat => Some(Self::Heartbeat),
+            MessageType::MsgHeartbeatResponse => Some(Self::HeartbeatResponse),
+            MessageType::MsgSnapshot => Some(Self::Snapshot),
+            MessageType::MsgTimeoutNow => Some(Self::TimeoutNow),
+            MessageType::MsgHup
+            | MessageType::MsgBeat
+            | MessageType::MsgPropose
+            | MessageType::MsgUnreachable
+            | MessageType::MsgSnapStatus
+            | MessageType::MsgCheckQuorum
+            | MessageType::MsgTransferLeader
+            | MessageType::MsgReadIndex
+            | MessageType::MsgReadIndexResp => None,
+        }
+    }
+
+    const fn into_raft(self) -> Option<MessageType> {
+        match self {
+            Self::Unset => None,
+            Self::Append => Some(MessageType::MsgAppend),
+            Self::AppendResponse => Some(MessageType::MsgAppendResponse),
+            Self::Vote => Some(MessageType::MsgRequestVote),
+            Self::VoteResponse => Some(MessageType::MsgRequestVoteResponse),
+            Self::PreVote => Some(MessageType::MsgRequestPreVote),
+            Self::PreVoteResponse => Some(MessageType::MsgRequestPreVoteResponse),
+            Self::Heartbeat => Some(MessageType::MsgHeartbeat),
+            Self::HeartbeatResponse => Some(MessageType::MsgHeartbeatResponse),
+            Self::Snapshot => Some(MessageType::MsgSnapshot),
+            Self::TimeoutNow => Some(MessageType::MsgTimeoutNow),
+        }
+    }
+}
+
+/// Encodes a message; `None` for one that never leaves a member.
+pub(crate) fn encode_message(message: eraftpb::Message) -> Option<Vec<u8>> {
+    let kind = Kind::from_raft(message.msg_type)?;
+    let snapshot = (kind == Kind::Snapshot).then(|| {
+        let snapshot = message.get_snapshot();
+        let metadata = snapshot.get_metadata();
+        super::Snapshot {
+            index: metadata.index,
+            term: metadata.term,
+            voters: metadata.get_conf_state().voters.clone(),
+            data: snapshot.data.clone(),
+        }
+    });
+    let entries = message.entries.into_iter().map(|entry| super::Entry {
+        index: entry.index,
+        term: entry.term,
+        data: entry.data,
+    });
+    Some(encode(&WireMessage {
+        kind: kind.into(),
+        to: message.to,
+        from: message.from,
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        entries: entries.collect(),
+        commit: message.commit,
+        commit_term: message.commit_term,
+        snapshot,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.context,
+    }))
+}
+
+/// Decodes a message from one of the other `voters` to `me`, and checks that its parts agree.
+pub(crate) fn decode_message(
+    bytes: Vec<u8>,
+    me: MemberId,
+    voters: &[MemberId],
+) -> Result<eraftpb::Message, DecodeError> {
+    let wire: WireMessage = decode(&bytes.into(), WHAT)?;
+    let kind = Kind::try_from(wire.kind).unwrap_or(Kind::Unset);
+    let from = MemberId(wire.from);
+    let kind = kind
+        .into_raft()
+        .filter(|_| wire.to == me.0 && from != me && voters.contains(&from))
+        .filter(|_| wire.term > 0 && entries_agree(&wire))
+        .filter(|_| (kind == Kind::Snapshot) == wire.snapshot.is_some())
+        .ok_or(DecodeError::Malformed(WHAT))?;
+    let mut message = eraftpb::Message {
+        msg_type: kind,
+        to: wire.to,
+        from: wire.from,
+        term: wire.term,
+        log_term: wire.log_term,
+        index: wire.index,
+        commit: wire.commit,
+        commit_term: wire.commit_term,
+        reject: wire.reject,
+        reject_hint: wire.reject_hint,
+        context: wire.context,
+        ..eraftpb::Message::default()
+    };
+    message.set_entries(wire.entries.into_iter().map(raft_entry).collect::<Vec<_>>().into());
+    if let Some(snapshot) = wire.snapshot {
+        message.set_snapshot(raft_snapshot(snapshot, voters)?);
+    }
+    Ok(message)
+}
+
+/// Returns whether the entries follow the position that the message names, in index and term.
+fn entries_agree(wire: &WireMessage) -> bool {
+    let mut last = (wire.index, wire.log_term);
+    let follow = wire.entries.iter().all(|entry| {
+        let follows = Some(entry.index) == last.0.checked_add(1) && entry.term >= last.1;
+        last = (entry.index, entry.term);
+        follows
+    });
+    follow && (wire.entries.is_empty() || last.1 <= wire.term)
+}
+
+fn raft_entry(entry: super::Entry) -> eraftpb::Entry {
+    let super::Entry { index, term, data } = entry;
+    eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() }
+}
+
+fn raft_snapshot(
+    wire: super::Snapshot,
+    voters: &[MemberId],
+) -> Result<eraftpb::Snapshot, DecodeError> {
+    let mut theirs: Vec<MemberId> = wire.voters.into_iter().map(MemberId).collect();
+    theirs.sort_unstable();
+    if wire.index == 0 || wire.term == 0 || theirs != voters {
+        return Err(DecodeError::Malformed(WHAT));
+    }
+    let mut snapshot = eraftpb::Snapshot { data: wire.data, ..eraftpb::Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = wire.index;
+    metadata.term = wire.term;
+    metadata.set_conf_state(conf_state(voters));
+    Ok(snapshot)
+}

@@ -1,0 +1,315 @@
+//! What follows from what was taken in: writes, messages, applied entries, answers.
+
+use std::collections::BTreeSet;
+
+use evenkeel_model::time::Timestamp;
+use prost::bytes::Bytes;
+use raft::eraftpb::{self, MessageType};
+use raft::{ReadState, Ready};
+
+use super::start::MESSAGE_BYTES;
+use super::{Action, Held, Installing, Persist, Replica, Role};
+use crate::cache::Position;
+use crate::command::{Answer, Space};
+use crate::keys::KeySpace;
+use crate::log::{Entry, Snapshot, Vote};
+use crate::settings::{Defect, MemberId};
+use crate::wire::command::decode_command;
+use crate::wire::message::encode_message;
+
+impl Replica {
+    /// Turns everything that was taken in into actions.
+    pub(super) fn advance(&mut self) {
+        self.drop_stale_requests();
+        self.append_proposals();
+        self.start_read_round();
+        while self.raft.has_ready() {
+            let ready = self.raft.ready();
+            self.take_ready(ready);
+        }
+        self.answer_reads();
+        self.tell_role();
+        self.offer_snapshot();
+        self.save_snapshot();
+    }
+
+    /// Hands waiting proposals to Raft, as many at once as fit into one message.
+    fn append_proposals(&mut self) {
+        loop {
+            let batch = self.proposals.take_batch(MESSAGE_BYTES as usize);
+            if batch.is_empty() {
+                return;
+            }
+            let entries: Vec<eraftpb::Entry> = batch
+                .iter()
+                .map(|proposal| eraftpb::Entry {
+                    data: proposal.data.clone(),
+                    ..eraftpb::Entry::default()
+                })
+                .collect();
+            let first = self.raft.raft.raft_log.last_index() + 1;
+            let mut message =
+                eraftpb::Message { msg_type: MessageType::MsgPropose, ..Default::default() };
+            message.set_entries(entries.into());
+            // A follower would forward the proposal; its answer could then not be known.
+            let appended = self.leads() && self.raft.raft.step(message).is_ok();
+            let (leader, term) =
+                (self.leader().filter(|leader| *leader != self.member), self.term());
+            for (index, proposal) in (first..).zip(batch) {
+                if appended {
+                    self.proposals.appended(&proposal, index, term);
+                } else {
+                    self.answer(proposal.request, Answer::NotLeader { leader });
+                }
+            }
+        }
+    }
+
+    /// Asks a quorum, on behalf of all waiting reads, whether this member still leads.
+    fn start_read_round(&mut self) {
+        // Before a leader has committed an entry of its term it does not know what is committed.
+        if self.leads()
+            && self.raft.raft.commit_to_current_term()
+            && let Some(number) = self.reads.start_round(self.raft.raft.term)
+        {
+            self.raft.read_index(number.to_be_bytes().to_vec());
+        }
+    }
+
+    fn take_ready(&mut self, mut ready: Ready) {
+        let number = ready.number();
+        self.send(ready.take_messages());
+        self.held.push_back(Held { number, messages: ready.take_persisted_messages() });
+        self.confirm_reads(ready.take_read_states());
+        let mut persist = Persist {
+            number,
+            vote: ready.hs().map(vote_of),
+            entries: ready.entries().iter().map(entry_of).collect(),
+            snapshot: (!ready.snapshot().is_empty()).then(|| snapshot_of(ready.snapshot())),
+            must_sync: ready.must_sync(),
+        };
+        self.cache(&ready, &persist);
+        let committed = ready.take_committed_entries();
+        self.raft.advance_append_async(ready);
+        self.introduce_defect(&mut persist);
+        self.actions.push_back(Action::Persist(persist));
+        for entry in committed {
+            self.apply(entry);
+        }
+        self.raft.advance_apply_to(self.applied.index);
+    }
+
+    /// Lets Raft read what is about to be written.
+    fn cache(&mut self, ready: &Ready, persist: &Persist) {
+        let cache = self.raft.mut_store();
+        if let Some(snapshot) = &persist.snapshot {
+            cache.reset(Position { index: snapshot.index, term: snapshot.term });
+            self.installing =
+                Some(Installing { number: persist.number, snapshot: snapshot.clone() });
+        }
+        cache.append(ready.entries());
+        if let Some(hard_state) = ready.hs() {
+            cache.save_hard_state(hard_state.clone());
+        }
+    }
+
+    fn introduce_defect(&mut self, persist: &mut Persist) {
+        match self.defect {
+            Some(Defect::VoteNotPersisted) => {
+                persist.vote = persist.vote.map(|vote| Vote { member: None, ..vote });
+            }
+            Some(Defect::EntriesNotPersisted) => persist.entries.clear(),
+            Some(Defect::ReadyAcknowledgedEarly)
+                if persist.vote.is_none()
+                    && persist.entries.is_empty()
+                    && persist.snapshot.is_none() =>
+            {
+                self.raft.on_persist_ready(persist.number);
+                if let Some(held) = self.held.pop_back() {
+                    self.send(held.messages);
+                }
+            }
+            Some(Defect::ReadyAcknowledgedEarly | Defect::ReadWithoutQuorum) | None => {}
+        }
+    }
+
+    fn send(&mut self, messages: Vec<eraftpb::Message>) {
+        for message in messages {
+            let to = MemberId(message.to);
+            let bulk = message.msg_type == MessageType::MsgSnapshot;
+            if let Some(message) = encode_message(message) {
+                self.actions.push_back(Action::Send { to, message, bulk });
+            }
+        }
+    }
+
+    /// Goes on from a persist that is durable.
+    pub(super) fn persisted(&mut self, number: u64, now: Timestamp) {
+        self.raft.on_persist_ready(number);
+        while let Some(held) = self.held.pop_front_if(|held| held.number <= number) {
+            self.send(held.messages);
+        }
+        if let Some(installed) = self.installing.take_if(|installing| installing.number <= number) {
+            self.install(&installed.snapshot);
+            // Elections were suspended.
+            self.timer.restart(now);
+        }
+    }
+
+    /// Replaces the key space by a snapshot from the leader.
+    fn install(&mut self, snapshot: &Snapshot) {
+        let keys = KeySpace::decode(&snapshot.data, self.limits.idempotency_max);
+        let Ok(keys) = keys else { unreachable!("a snapshot is decoded when it arrives") };
+        let before = std::mem::replace(&mut self.keys, keys);
+        let system = |keys: &KeySpace| -> BTreeSet<(String, u64)> {
+            keys.prefix(Space::System, "").map(|(key, _, at)| (key.to_owned(), at)).collect()
+        };
+        let (before, after) = (system(&before), system(&self.keys));
+        let changed: BTreeSet<&String> =
+            before.symmetric_difference(&after).map(|(key, _)| key).collect();
+        for key in changed {
+            self.actions.push_back(Action::SystemChanged { key: key.clone() });
+        }
+        self.applied = Position { index: snapshot.index, term: snapshot.term };
+        self.raft.advance_apply_to(snapshot.index);
+        self.saves.index = snapshot.index;
+        self.saves.begun = snapshot.index;
+        self.saves.bytes_since = 0;
+        self.actions.push_back(Action::Compact { through: snapshot.index });
+    }
+
+    /// Applies a committed entry, whatever it holds.
+    fn apply(&mut self, entry: eraftpb::Entry) {
+        self.applied = Position { index: entry.index, term: entry.term };
+        self.saves.bytes_since += entry.data.len();
+        let answer = self.apply_command(&entry.data);
+        if let Some((request, term)) = self.proposals.take_applied(entry.index) {
+            // An entry of another term stands where the proposal stood: the proposal is gone.
+            let answer = if term == entry.term {
+                answer.unwrap_or(Answer::Unknown)
+            } else {
+                Answer::NotLeader { leader: self.leader() }
+            };
+            self.answer(request, answer);
+        }
+    }
+
+    /// Applies an entry's data; `None` if it is no command.
+    fn apply_command(&mut self, data: &Bytes) -> Option<Answer> {
+        if data.is_empty() {
+            return None;
+        }
+        let Ok(command) = decode_command(data) else {
+            self.counters.unknown_commands += 1;
+            return None;
+        };
+        let system = (command.space() == Space::System).then(|| command.key().to_owned());
+        let before = self.keys.revision();
+        let answer = self.keys.apply(command);
+        if let Some(key) = system.filter(|_| self.keys.revision() != before) {
+            self.actions.push_back(Action::SystemChanged { key });
+        }
+        Some(answer)
+    }
+
+    fn confirm_reads(&mut self, states: Vec<ReadState>) {
+        for state in states {
+            if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx) {
+                self.reads.confirm(u64::from_be_bytes(number), state.index);
+            }
+        }
+    }
+
+    fn answer_reads(&mut self) {
+        for read in self.reads.take_ready(self.applied.index) {
+            let answer = self.keys.query(&read.query);
+            self.answer(read.request, answer);
+        }
+    }
+
+    /// Answers what a lost leadership leaves open.
+    fn drop_stale_requests(&mut self) {
+        let term = self.leads().then_some(self.raft.raft.term);
+        for request in self.proposals.take_stale(term) {
+            self.answer(request, Answer::Unknown);
+        }
+        let leader = self.leader();
+        for request in self.reads.take_stale(term) {
+            self.answer(request, Answer::NotLeader { leader });
+        }
+        if term.is_none() {
+            self.raft.mut_store().withdraw_snapshot();
+        }
+    }
+
+    /// Tells who leads, if that has changed.
+    fn tell_role(&mut self) {
+        let role = Role { leader: self.leader(), term: self.term(), is_leader: self.is_leader() };
+        if role != self.told {
+            self.told = role;
+            let Role { leader, term, is_leader } = role;
+            self.actions.push_back(Action::Role { leader, term, is_leader });
+        }
+    }
+
+    /// Makes the snapshot that a follower needs; Raft sends it at the next heartbeat.
+    fn offer_snapshot(&mut self) {
+        if self.raft.store().take_snapshot_wanted() {
+            let data = self.keys.encode();
+            self.raft.mut_store().offer_snapshot(self.applied, data);
+        }
+    }
+
+    /// Begins to save a snapshot if the log has grown enough since the last one.
+    fn save_snapshot(&mut self) {
+        let grown = self.applied.index - self.saves.begun >= self.limits.compact_entries
+            || self.saves.bytes_since >= self.limits.compact_bytes.max(self.keys.bytes());
+        if self.saves.under_way.is_some() || !grown || self.installing.is_some() {
+            return;
+        }
+        let Position { index, term } = self.applied;
+        self.saves.under_way = Some(index);
+        self.saves.begun = index;
+        self.saves.bytes_since = 0;
+        let (voters, data) = (self.voters.clone(), self.keys.encode().into());
+        let snapshot = Snapshot { index, term, voters, data };
+        self.actions.push_back(Action::SaveSnapshot { snapshot });
+    }
+
+    /// Forgets the log that a durable snapshot holds, but for a tail.
+    pub(super) fn snapshot_saved(&mut self, index: u64) {
+        if self.saves.under_way != Some(index) {
+            return;
+        }
+        self.saves.under_way = None;
+        self.saves.index = self.saves.index.max(index);
+        let before = self.raft.store().before().index;
+        self.raft.mut_store().compact(index.saturating_sub(self.limits.tail_entries));
+        let through = self.raft.store().before().index;
+        if through > before {
+            self.actions.push_back(Action::Compact { through });
+        }
+    }
+}
+
+fn vote_of(hard_state: &eraftpb::HardState) -> Vote {
+    Vote {
+        term: hard_state.term,
+        member: Some(hard_state.vote).filter(|id| *id != raft::INVALID_ID).map(MemberId),
+        commit: hard_state.commit,
+    }
+}
+
+fn entry_of(entry: &eraftpb::Entry) -> Entry {
+    Entry { index: entry.index, term: entry.term, data: entry.data.clone() }
+}
+
+fn snapshot_of(snapshot: &eraftpb::Snapshot) -> Snapshot {
+    let metadata = snapshot.get_metadata();
+    Snapshot {
+        index: metadata.index,
+        term: metadata.term,
+        voters: metadata.get_conf_state().voters.iter().copied().map(MemberId).collect(),
+        data: snapshot.data.clone(),
+    }
+}

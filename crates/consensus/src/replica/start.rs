@@ -1,0 +1,166 @@
+//! How a member starts: what its disk holds, checked and handed to Raft.
+
+use std::collections::VecDeque;
+
+use evenkeel_model::time::Timestamp;
+use raft::eraftpb::{self, HardState};
+use raft::{Config, RawNode, ReadOnlyOption};
+
+use super::{Counters, Replica, Role, Saves};
+use crate::cache::{LogCache, Position};
+use crate::keys::KeySpace;
+use crate::log::{Entry, Snapshot, Vote};
+use crate::pending::{Proposals, Reads};
+use crate::restore::{RestoreError, Restored};
+use crate::settings::{MemberId, Settings};
+use crate::timer::{TICKS, Timer};
+
+/// The most bytes of entries in one message, unless a single entry is longer.
+pub(super) const MESSAGE_BYTES: u32 = 1 << 20;
+
+/// How many messages with entries may be under way to one follower.
+const INFLIGHT_MAX: usize = 64;
+
+pub(super) fn start(
+    settings: Settings,
+    restored: Restored,
+    now: Timestamp,
+) -> Result<Replica, RestoreError> {
+    let mut voters = settings.voters.clone();
+    voters.sort_unstable();
+    check_settings(&settings, &voters)?;
+    let Restored { vote, snapshot, entries } = restored;
+    let (keys, base) = restore_keys(snapshot, &voters, settings.limits.idempotency_max)?;
+    let (before, entries) = join_log(base, entries)?;
+    let last =
+        entries.last().map_or(before, |entry| Position { index: entry.index, term: entry.term });
+    let hard_state = restore_vote(vote, base, last)?;
+    let cache = LogCache::new(before, entries.into_iter().map(raft_entry), hard_state, &voters);
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    let mut raft = RawNode::new(&config(settings.member, base.index), cache, &logger)
+        .map_err(|_| RestoreError::Settings("raft refuses the settings"))?;
+    let mut timer = Timer::new(&settings, now);
+    timer.after_step(&mut raft.raft, now);
+    Ok(Replica {
+        told: Role { leader: None, term: raft.raft.term, is_leader: false },
+        member: settings.member,
+        voters,
+        limits: settings.limits,
+        defect: settings.defect,
+        raft,
+        timer,
+        keys,
+        applied: base,
+        proposals: Proposals::default(),
+        reads: Reads::default(),
+        actions: VecDeque::new(),
+        held: VecDeque::new(),
+        installing: None,
+        saves: Saves { index: base.index, begun: base.index, ..Saves::default() },
+        counters: Counters::default(),
+    })
+}
+
+fn check_settings(settings: &Settings, voters: &[MemberId]) -> Result<(), RestoreError> {
+    let fault = if settings.member.0 == 0 || voters.contains(&MemberId(0)) {
+        "a member's identity must not be zero"
+    } else if !voters.contains(&settings.member) {
+        "this member is not among the voters"
+    } else if voters.windows(2).any(|pair| pair[0] == pair[1]) {
+        "a voter stands twice among the voters"
+    } else if settings.heartbeat.as_millis() == 0 || settings.election_min <= settings.heartbeat {
+        "heartbeats must be at least 1 ms apart and come before the election timeout"
+    } else {
+        return Ok(());
+    };
+    Err(RestoreError::Settings(fault))
+}
+
+fn config(member: MemberId, applied: u64) -> Config {
+    Config {
+        election_tick: TICKS,
+        // The timer sends heartbeats; Raft's own would come so late that they never do.
+        heartbeat_tick: TICKS - 1,
+        applied,
+        max_size_per_msg: u64::from(MESSAGE_BYTES),
+        max_inflight_msgs: INFLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        read_only_option: ReadOnlyOption::Safe,
+        ..Config::new(member.0)
+    }
+}
+
+/// Returns the key space of the snapshot, and where it ends.
+fn restore_keys(
+    snapshot: Option<Snapshot>,
+    voters: &[MemberId],
+    idempotency_max: usize,
+) -> Result<(KeySpace, Position), RestoreError> {
+    let Some(Snapshot { index, term, voters: mut found, data }) = snapshot else {
+        return Ok((KeySpace::new(idempotency_max), Position::ORIGIN));
+    };
+    found.sort_unstable();
+    if found != voters {
+        return Err(RestoreError::OtherVoters { found, expected: voters.to_vec() });
+    }
+    let keys = KeySpace::decode(&data, idempotency_max)
+        .map_err(|source| RestoreError::Snapshot { index, source })?;
+    Ok((keys, Position { index, term }))
+}
+
+/// Returns the log as it continues the snapshot that ends at `base`: the position before it, and
+/// its entries.
+fn join_log(
+    base: Position,
+    mut entries: Vec<Entry>,
+) -> Result<(Position, Vec<Entry>), RestoreError> {
+    for pair in entries.windows(2) {
+        if pair[0].index + 1 != pair[1].index {
+            return Err(RestoreError::Gap { last: pair[0].index, next: pair[1].index });
+        }
+    }
+    let Some(first) = entries.first() else { return Ok((base, entries)) };
+    let first = Position { index: first.index, term: first.term };
+    if first.index > base.index + 1 {
+        return Err(RestoreError::Gap { last: base.index, next: first.index });
+    }
+    if first.index == base.index + 1 {
+        return Ok((base, entries));
+    }
+    // The log reaches back behind the snapshot. It is the snapshot's own log if it holds the
+    // snapshot's last entry; otherwise the snapshot came from a leader, and the crash came before
+    // the log was reset. Such a log ends too early or was never committed: the snapshot stands.
+    let own = entries.iter().any(|entry| (entry.index, entry.term) == (base.index, base.term));
+    if own {
+        let rest = entries.split_off(1);
+        Ok((first, rest))
+    } else {
+        Ok((base, Vec::new()))
+    }
+}
+
+/// Returns what Raft must remember about elections.
+fn restore_vote(
+    vote: Option<Vote>,
+    base: Position,
+    last: Position,
+) -> Result<HardState, RestoreError> {
+    let vote = vote.unwrap_or(Vote { term: 0, member: None, commit: 0 });
+    if vote.commit > last.index {
+        return Err(RestoreError::Lost { commit: vote.commit, last: last.index });
+    }
+    // A crash may have come after the entries of a term were written and before the term was.
+    let seen = base.term.max(last.term);
+    let (term, member) = if vote.term < seen { (seen, None) } else { (vote.term, vote.member) };
+    Ok(HardState {
+        term,
+        vote: member.map_or(raft::INVALID_ID, |member| member.0),
+        commit: vote.commit.max(base.index),
+        ..HardState::default()
+    })
+}
+
+fn raft_entry(Entry { index, term, data }: Entry) -> eraftpb::Entry {
+    eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() }
+}

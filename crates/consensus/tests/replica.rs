@@ -1,0 +1,447 @@
+//! A few members in lock-step, without faults: what one of them does for its clients. What they do
+//! under faults is the simulator's matter.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, RequestId, Space};
+use evenkeel_consensus::log::{Record, Snapshot};
+use evenkeel_consensus::replica::{Action, Event, Replica};
+use evenkeel_consensus::restore::{RestoreError, Restored};
+use evenkeel_consensus::settings::{Limits, MemberId, Settings};
+use evenkeel_model::time::Timestamp;
+
+/// Members whose messages and writes take no time, on one clock.
+struct Group {
+    now: Timestamp,
+    settings: Settings,
+    members: BTreeMap<MemberId, Member>,
+    cut: BTreeSet<MemberId>,
+    answers: BTreeMap<RequestId, Answer>,
+    requests: u64,
+    /// Messages from a leader that open a heartbeat round, or that carry a snapshot.
+    sent: usize,
+    bulk: usize,
+}
+
+struct Member {
+    replica: Replica,
+    records: Vec<Vec<u8>>,
+    snapshot: Option<Vec<u8>>,
+    system_changes: Vec<String>,
+    hold_writes: bool,
+    written: VecDeque<u64>,
+}
+
+impl Group {
+    fn new(count: u64) -> Self {
+        let limits = Limits { compact_entries: 20, tail_entries: 5, ..Limits::STANDARD };
+        Self::with_limits(count, limits)
+    }
+
+    fn with_limits(count: u64, limits: Limits) -> Self {
+        let settings = Settings {
+            member: MemberId(1),
+            voters: (1..=count).map(MemberId).collect(),
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            seed: 7,
+            limits,
+            defect: None,
+        };
+        let mut group = Self {
+            now: Timestamp::ZERO,
+            settings,
+            members: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            requests: 0,
+            sent: 0,
+            bulk: 0,
+        };
+        for member in group.settings.voters.clone() {
+            group.start(member, Vec::new(), None).unwrap();
+        }
+        group
+    }
+
+    fn start(
+        &mut self,
+        member: MemberId,
+        records: Vec<Vec<u8>>,
+        snapshot: Option<Vec<u8>>,
+    ) -> Result<(), RestoreError> {
+        let restored = restore(&records, snapshot.as_deref())?;
+        let settings = Settings { member, ..self.settings.clone() };
+        let replica = Replica::new(settings, restored, self.now)?;
+        let member_state = Member {
+            replica,
+            records,
+            snapshot,
+            system_changes: Vec::new(),
+            hold_writes: false,
+            written: VecDeque::new(),
+        };
+        self.members.insert(member, member_state);
+        Ok(())
+    }
+
+    /// Restarts a member from its disk.
+    fn restart(&mut self, member: MemberId) {
+        let old = self.members.remove(&member).unwrap();
+        self.start(member, old.records, old.snapshot).unwrap();
+    }
+
+    fn handle(&mut self, member: MemberId, event: Event) {
+        let now = self.now;
+        self.members.get_mut(&member).unwrap().replica.handle_event(event, now);
+    }
+
+    /// Carries out actions until there are none.
+    fn settle(&mut self) {
+        loop {
+            let mut events: Vec<(MemberId, Event)> = Vec::new();
+            for (&id, member) in &mut self.members {
+                while let Some(action) = member.replica.poll_action() {
+                    match action {
+                        Action::Persist(persist) => {
+                            if let Some(snapshot) = &persist.snapshot {
+                                member.snapshot = Some(snapshot.encode());
+                            }
+                            member.records.extend(persist.records().map(|record| record.encode()));
+                            member.written.push_back(persist.number);
+                        }
+                        Action::Send { to, message, bulk } => {
+                            self.sent += 1;
+                            self.bulk += usize::from(bulk);
+                            let lost = self.cut.contains(&id) || self.cut.contains(&to);
+                            if !lost {
+                                events.push((to, Event::Message(message)));
+                            }
+                            if bulk {
+                                events.push((id, Event::SnapshotSent { member: to, ok: !lost }));
+                            }
+                        }
+                        Action::Answer { request, answer } => {
+                            assert_eq!(
+                                self.answers.insert(request, answer),
+                                None,
+                                "answered twice"
+                            );
+                        }
+                        Action::SystemChanged { key } => member.system_changes.push(key),
+                        Action::SaveSnapshot { snapshot } => {
+                            member.snapshot = Some(snapshot.encode());
+                            events.push((id, Event::SnapshotSaved { index: snapshot.index }));
+                        }
+                        Action::Compact { through } => member.records.retain(|record| {
+                            !matches!(Record::decode(record),
+                                Ok(Record::Entry(entry)) if entry.index <= through)
+                        }),
+                        Action::Role { .. } => {}
+                    }
+                }
+                if !member.hold_writes {
+                    events.extend(
+                        member.written.drain(..).map(|number| (id, Event::Persisted { number })),
+                    );
+                }
+            }
+            if events.is_empty() {
+                return;
+            }
+            for (id, event) in events {
+                self.handle(id, event);
+            }
+        }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        self.settle();
+        while self.now < end {
+            let next = self.members.values().filter_map(|member| member.replica.poll_timeout());
+            self.now = next.min().unwrap_or(end).clamp(self.now, end);
+            for member in self.members.values_mut() {
+                member.replica.handle_timeout(self.now);
+            }
+            self.settle();
+        }
+    }
+
+    /// Lets time pass until there is a leader that all others follow.
+    fn elect(&mut self) -> MemberId {
+        for _ in 0..100 {
+            self.run(Duration::from_millis(50));
+            let mut leaders = self
+                .members
+                .iter()
+                .filter(|(id, member)| !self.cut.contains(id) && member.replica.is_leader());
+            if let Some((&leader, _)) = leaders.next() {
+                return leader;
+            }
+        }
+        panic!("no leader after 5 s");
+    }
+
+    fn propose(&mut self, member: MemberId, command: Command) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.handle(member, Event::Propose { request, command });
+        request
+    }
+
+    fn read(&mut self, member: MemberId, key: &str) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        let query = Query::Get { space: Space::User, key: key.to_owned() };
+        self.handle(member, Event::Read { request, query });
+        request
+    }
+
+    fn execute(&mut self, member: MemberId, command: Command) -> Answer {
+        let request = self.propose(member, command);
+        self.settle();
+        self.answers.remove(&request).expect("an answer")
+    }
+}
+
+fn restore(records: &[Vec<u8>], snapshot: Option<&[u8]>) -> Result<Restored, RestoreError> {
+    let mut restored = Restored::default();
+    for record in records {
+        restored.replay(decode(record))?;
+    }
+    restored.snapshot = snapshot.map(|bytes| Snapshot::decode(bytes.to_vec()).unwrap());
+    Ok(restored)
+}
+
+fn decode(record: &[u8]) -> Record {
+    Record::decode(record).unwrap()
+}
+
+fn put(key: &str, value: &str) -> Command {
+    Command::Put {
+        space: Space::User,
+        key: key.to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        expect: Expect::Any,
+        idempotency: None,
+    }
+}
+
+fn value(value: &str, revision: u64) -> Answer {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    Answer::Value { value, revision, store_revision: revision }
+}
+
+fn follower_of(leader: MemberId) -> MemberId {
+    if leader == MemberId(1) { MemberId(2) } else { MemberId(1) }
+}
+
+#[test]
+fn a_single_voter_serves() {
+    let mut group = Group::new(1);
+    let leader = group.elect();
+    let answer = group.execute(leader, put("a", "1"));
+    assert_eq!(answer, Answer::Written { revision: 1, created: true, replayed: false });
+    let read = group.read(leader, "a");
+    group.settle();
+    assert_eq!(group.answers[&read], value("1", 1));
+}
+
+#[test]
+fn a_change_is_applied_everywhere() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.execute(leader, put("a", "1"));
+    for member in group.members.values() {
+        assert_eq!(member.replica.keys().revision(), 1);
+        assert_eq!(member.replica.leader(), Some(leader));
+    }
+}
+
+#[test]
+fn a_follower_refuses_and_names_the_leader() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let answer = group.execute(follower_of(leader), put("a", "1"));
+    assert_eq!(answer, Answer::NotLeader { leader: Some(leader) });
+}
+
+#[test]
+fn proposals_and_reads_that_come_together_share_messages() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.settle();
+    group.sent = 0;
+    let proposals: Vec<RequestId> =
+        (0..100).map(|number| group.propose(leader, put(&format!("k{number}"), "v"))).collect();
+    group.settle();
+    assert!(proposals.iter().all(|request| group.answers.contains_key(request)));
+    assert!(group.sent <= 12, "{} messages for 100 proposals", group.sent);
+
+    group.sent = 0;
+    let reads: Vec<RequestId> =
+        (0..100).map(|number| group.read(leader, &format!("k{number}"))).collect();
+    group.settle();
+    assert!(reads.iter().all(|request| matches!(group.answers[request], Answer::Value { .. })));
+    assert_eq!(group.sent, 4, "one heartbeat and one response for each of two followers");
+}
+
+#[test]
+fn nothing_is_promised_before_it_is_written() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    for member in group.members.values_mut() {
+        member.hold_writes = true;
+    }
+    let request = group.propose(leader, put("a", "1"));
+    group.settle();
+    assert!(!group.answers.contains_key(&request));
+    // One follower's disk and the leader's are a quorum.
+    for member in [leader, follower_of(leader)] {
+        group.members.get_mut(&member).unwrap().hold_writes = false;
+    }
+    group.settle();
+    assert!(group.answers.contains_key(&request));
+}
+
+#[test]
+fn a_leader_without_a_quorum_steps_down_and_says_what_it_does_not_know() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.cut.insert(leader);
+    let (write, read) = (group.propose(leader, put("a", "1")), group.read(leader, "a"));
+    group.run(Duration::from_millis(600));
+    assert_eq!(group.answers[&write], Answer::Unknown);
+    assert_eq!(group.answers[&read], Answer::NotLeader { leader: None });
+    let second = group.elect();
+    assert_ne!(second, leader);
+    group.cut.clear();
+    group.run(Duration::from_millis(600));
+    assert_eq!(group.members[&leader].replica.leader(), Some(second), "rejoins without a new term");
+}
+
+#[test]
+fn a_follower_far_behind_gets_a_snapshot() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let behind = follower_of(leader);
+    group.cut.insert(behind);
+    let system = Command::Put {
+        space: Space::System,
+        key: "plan".to_owned(),
+        value: Bytes::from_static(b"1"),
+        expect: Expect::Absent,
+        idempotency: None,
+    };
+    group.execute(leader, system);
+    for number in 0..100 {
+        group.execute(leader, put(&format!("k{number}"), "v"));
+    }
+    group.cut.clear();
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.bulk, 1);
+    assert_eq!(group.members[&behind].replica.keys(), group.members[&leader].replica.keys());
+    assert_eq!(group.members[&behind].system_changes, ["plan"]);
+    group.restart(behind);
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.members[&behind].replica.keys(), group.members[&leader].replica.keys());
+}
+
+#[test]
+fn all_members_restart_from_their_disks() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    for number in 0..50 {
+        group.execute(leader, put(&format!("k{number}"), "v"));
+    }
+    let before = group.members[&leader].replica.keys().clone();
+    let entries = |record: &&Vec<u8>| matches!(Record::decode(record), Ok(Record::Entry(_)));
+    let kept = group.members[&leader].records.iter().filter(entries).count();
+    assert!(kept < 30, "the log was compacted, but for {kept} entries");
+    for member in group.settings.voters.clone() {
+        group.restart(member);
+    }
+    let leader = group.elect();
+    assert_eq!(group.members[&leader].replica.keys(), &before);
+    let answer = group.execute(leader, put("k7", "w"));
+    assert_eq!(answer, Answer::Written { revision: 51, created: false, replayed: false });
+}
+
+#[test]
+fn leadership_is_handed_over_at_once() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let to = follower_of(leader);
+    group.handle(leader, Event::TransferLeadership { to });
+    group.settle();
+    assert!(group.members[&to].replica.is_leader());
+}
+
+#[test]
+fn timings_change_at_run_time() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    for member in group.settings.voters.clone() {
+        let (heartbeat, election_min) = (Duration::from_secs(1), Duration::from_secs(10));
+        group.handle(member, Event::Timings { heartbeat, election_min });
+    }
+    group.cut.insert(leader);
+    group.run(Duration::from_secs(9));
+    let leads = |group: &Group| {
+        group.members.iter().any(|(id, member)| *id != leader && member.replica.is_leader())
+    };
+    assert!(!leads(&group));
+    group.run(Duration::from_secs(30));
+    assert!(leads(&group));
+}
+
+#[test]
+fn bounds_are_kept() {
+    let limits = Limits { pending_max: 3, value_max: 4, key_max: 4, ..Limits::STANDARD };
+    let mut group = Group::with_limits(3, limits);
+    let leader = group.elect();
+    assert_eq!(group.execute(leader, put("a", "12345")), Answer::TooLarge);
+    assert_eq!(group.execute(leader, put("abcde", "1")), Answer::TooLarge);
+    let requests: Vec<RequestId> = (0..5).map(|_| group.propose(leader, put("a", "1"))).collect();
+    let reads: Vec<RequestId> = (0..5).map(|_| group.read(leader, "a")).collect();
+    group.settle();
+    for requests in [requests, reads] {
+        let overloaded =
+            requests.iter().filter(|request| group.answers[request] == Answer::Overloaded).count();
+        assert_eq!(overloaded, 2);
+    }
+    let answer = group.execute(leader, put("a", "2"));
+    assert_eq!(answer, Answer::Written { revision: 4, created: false, replayed: false });
+}
+
+#[test]
+fn a_log_that_lost_what_was_committed_is_refused() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.execute(leader, put("a", "1"));
+    group.execute(leader, put("a", "2"));
+    let member = group.members.remove(&leader).unwrap();
+    let without_entries: Vec<Vec<u8>> = member
+        .records
+        .into_iter()
+        .filter(|record| !matches!(Record::decode(record), Ok(Record::Entry(_))))
+        .collect();
+    let refused = group.start(leader, without_entries, None);
+    assert!(matches!(refused, Err(RestoreError::Lost { last: 0, .. })), "{refused:?}");
+}
+
+#[test]
+fn foreign_bytes_are_counted_and_dropped() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    for bytes in [vec![], vec![1], vec![9, 1, 2], vec![1, 0xff, 0xff], b"GET / HTTP/1.1".to_vec()] {
+        group.handle(leader, Event::Message(bytes));
+    }
+    group.settle();
+    assert_eq!(group.members[&leader].replica.counters().rejected_messages, 5);
+    assert!(group.members[&leader].replica.is_leader());
+}

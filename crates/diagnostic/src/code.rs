@@ -144,6 +144,8 @@ codes! {
     ListenOnOneHost = "EK0125" => system_file::LISTEN_ON_ONE_HOST,
     /// The text cannot be handed to a program.
     BadText = "EK0126" => system_file::BAD_TEXT,
+    /// The key-value store is used but not needed.
+    UndeclaredNeed = "EK0127" => system_file::UNDECLARED_NEED,
     /// Everything stands in one place.
     OneDomain = "EK0201" => audit::ONE_DOMAIN,
     /// Losing one place loses the quorum.

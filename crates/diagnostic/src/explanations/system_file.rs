@@ -385,3 +385,18 @@ env = { "A=B" = "1" }
 env = { A = "1" }
 "#,
 };
+
+pub(crate) const UNDECLARED_NEED: Explanation = Explanation {
+    title: "the key-value store is used but not needed",
+    checks: "That a service which is given `${kv.url}` names `kv` in `needs`. This is a warning.",
+    matters: "The audit and the drill would believe that the service works without a quorum.",
+    example: r#"
+[service.web]
+env = { STORE_URL = "${kv.url}" }
+"#,
+    fix: r#"
+[service.web]
+needs = ["kv"]
+env   = { STORE_URL = "${kv.url}" }
+"#,
+};

@@ -248,11 +248,11 @@ impl Controller {
         }
     }
 
-    fn inventory(&self, now: Timestamp) -> Inventory {
+    fn inventory(&self, now: Timestamp) -> Inventory<'_> {
         let view = |host: &HostName| HostView {
             up: self.hosts.is_up(host, now),
             settled: self.hosts.is_settled(host, self.settings.settle, now),
-            report: self.hosts.report(host).cloned(),
+            report: self.hosts.report(host),
         };
         let drained = self.draining.iter().filter(|(_, due)| **due <= now);
         Inventory {

@@ -21,34 +21,34 @@ use crate::plan::Plan;
 use crate::report::{HostReport, InstanceState};
 
 /// A host as observed.
-#[derive(Debug, Clone, Default)]
-pub struct HostView {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostView<'a> {
     /// Whether its lease holds.
     pub up: bool,
     /// Whether it has been up for long enough to be used for a better spread.
     pub settled: bool,
     /// Its newest report.
-    pub report: Option<HostReport>,
+    pub report: Option<&'a HostReport>,
 }
 
 /// Everything observed.
 #[derive(Debug, Clone, Default)]
-pub struct Inventory {
+pub struct Inventory<'a> {
     /// Every host of the system.
-    pub hosts: BTreeMap<HostName, HostView>,
+    pub hosts: BTreeMap<HostName, HostView<'a>>,
     /// Draining replicas whose time is over.
     pub drained: BTreeSet<InstanceId>,
     /// Most moves under way at any time only to spread better.
     pub moves_max: usize,
 }
 
-impl Inventory {
+impl<'a> Inventory<'a> {
     fn is_up(&self, host: &HostName) -> bool {
         self.hosts.get(host).is_some_and(|view| view.up)
     }
 
-    fn report(&self, host: &HostName) -> Option<&HostReport> {
-        self.hosts.get(host).filter(|view| view.up)?.report.as_ref()
+    fn report(&self, host: &HostName) -> Option<&'a HostReport> {
+        self.hosts.get(host).filter(|view| view.up)?.report
     }
 
     /// Returns whether a replica's host is up and says that the replica is ready.
@@ -63,7 +63,7 @@ impl Inventory {
 pub fn next_plan(
     system: &System,
     current: &Plan,
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     number: u64,
 ) -> Option<Plan> {
     let mut plan = Plan { number, parent: current.number, ..current.clone() };
@@ -89,7 +89,7 @@ pub fn next_plan(
 }
 
 /// Returns whether a replica still has a reason to be in the plan.
-fn stays(system: &System, inventory: &Inventory, instance: &Instance) -> bool {
+fn stays(system: &System, inventory: &Inventory<'_>, instance: &Instance) -> bool {
     let known = system.services.contains_key(&instance.id.service)
         && system.hosts.contains_key(&instance.host);
     match instance.phase {
@@ -103,7 +103,7 @@ fn stays(system: &System, inventory: &Inventory, instance: &Instance) -> bool {
 /// Replicas of a service that count towards the wanted number.
 fn counted<'a>(
     plan: &'a Plan,
-    inventory: &'a Inventory,
+    inventory: &'a Inventory<'_>,
     service: &'a Service,
 ) -> impl Iterator<Item = &'a Instance> {
     plan.of_service(&service.name).filter(|instance| {
@@ -115,7 +115,7 @@ fn counted<'a>(
 /// spread.
 fn plan_service(
     system: &System,
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     service: &Service,
     moves_max: usize,
     plan: &mut Plan,
@@ -147,7 +147,7 @@ fn plan_service(
 
 /// Removes replicas that cannot start because another program holds their port: they get a new
 /// name and port at once. A fixed port has no other, so its replica keeps trying.
-fn remove_port_losers(inventory: &Inventory, service: &Service, plan: &mut Plan) {
+fn remove_port_losers(inventory: &Inventory<'_>, service: &Service, plan: &mut Plan) {
     if service.port != ServicePort::FromRange {
         return;
     }
@@ -163,7 +163,7 @@ fn remove_port_losers(inventory: &Inventory, service: &Service, plan: &mut Plan)
 /// Removes the first replica that keeps failing while an empty host could take it, once for each
 /// replica. Returns its host.
 fn remove_hopeless(
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     service: &Service,
     hosts: &[&Host],
     plan: &mut Plan,
@@ -194,7 +194,7 @@ fn remove_hopeless(
 
 /// Gathers what decides the placement of a service.
 fn request<'a>(
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     service: &Service,
     hosts: Vec<&'a Host>,
     moves_max: usize,
@@ -237,7 +237,7 @@ fn request<'a>(
 /// Adds the chosen replicas to the plan. Returns whether nothing had to be added.
 fn add_replicas(
     system: &System,
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     service: &Service,
     choice: &Choice,
     plan: &mut Plan,
@@ -262,7 +262,7 @@ fn add_replicas(
 /// replica to replica and comes back only after a whole turn. Skips ports in use.
 fn choose_port(
     system: &System,
-    inventory: &Inventory,
+    inventory: &Inventory<'_>,
     service: &Service,
     host: &HostName,
     serial: u64,
@@ -298,7 +298,7 @@ fn reserved_ports(system: &System) -> impl Iterator<Item = u16> {
 
 /// Lets go of replicas that are no longer needed: those on lost hosts at once, others by way of
 /// draining.
-fn retire(inventory: &Inventory, service: &Service, surplus: &[InstanceId], plan: &mut Plan) {
+fn retire(inventory: &Inventory<'_>, service: &Service, surplus: &[InstanceId], plan: &mut Plan) {
     plan.instances
         .retain(|instance| instance.id.service != service.name || inventory.is_up(&instance.host));
     for instance in &mut plan.instances {

@@ -111,23 +111,37 @@ impl Tries {
         &self.tried
     }
 
+    /// Moves the deadline to a later one: a long body was still being sent.
+    pub fn extend(&mut self, deadline: Timestamp) {
+        self.deadline = self.deadline.max(deadline);
+    }
+
+    /// Takes back [`Self::begin_send`]: the connection was closed before anything was sent.
+    pub const fn unsend(&mut self) {
+        self.sent = self.sent.saturating_sub(1);
+    }
+
     /// Returns how often the request was sent.
     #[must_use]
     pub const fn sent(&self) -> u32 {
         self.sent
     }
 
-    /// Notes that `endpoint` is being tried, and returns until when its connection may take to
-    /// open: briefly while `others` are left to try, otherwise long enough for the kernel to
-    /// repeat a lost SYN after 1 s. `round_trip` is the distance to the endpoint's region.
-    pub fn begin_try(
-        &mut self,
-        endpoint: EndpointKey,
+    /// Notes that `endpoint` is being tried.
+    pub fn begin_try(&mut self, endpoint: EndpointKey) {
+        self.tried.push(endpoint);
+    }
+
+    /// Returns until when a connection may take to open: briefly while `others` are left to try,
+    /// otherwise long enough for the kernel to repeat a lost SYN after 1 s. `round_trip` is the
+    /// distance to the endpoint's region.
+    #[must_use]
+    pub fn connect_deadline(
+        &self,
         round_trip: Duration,
         others: usize,
         now: Timestamp,
     ) -> Timestamp {
-        self.tried.push(endpoint);
         let once = self.connect_timeout + round_trip * 3;
         let patience = if others > 0 { once } else { once + Duration::from_secs(1) };
         (now + patience).min(self.deadline)

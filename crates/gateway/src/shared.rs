@@ -1,0 +1,119 @@
+//! What all tasks of one gateway share. One thread, so cells instead of locks; no borrow is held
+//! over an `await`.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Instant;
+
+use evenkeel_gateway_core::balancer::{Balancer, EndpointKey, Event};
+use evenkeel_gateway_core::health::Outcome;
+use evenkeel_gateway_core::table::{ListenerId, UpstreamId};
+use evenkeel_model::time::Timestamp;
+use hyper::header::HeaderValue;
+use tokio::sync::Notify;
+
+use crate::access_log::AccessLog;
+use crate::connections::Connections;
+use crate::live::Live;
+use crate::metrics::Metrics;
+
+/// The monotonic clock of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::from_nanos(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the runtime's instant of a timestamp.
+    pub(crate) fn instant(self, at: Timestamp) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.0 + at.since(Timestamp::ZERO))
+    }
+}
+
+/// State of the whole gateway.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The host's name, as it stands in `Evenkeel-Gateway`.
+    pub(crate) host: HeaderValue,
+    pub(crate) clock: Clock,
+    pub(crate) balancer: RefCell<Balancer>,
+    /// The routes in force. A request keeps those it began with.
+    pub(crate) live: RefCell<Rc<Live>>,
+    /// The listeners that are open.
+    pub(crate) open: RefCell<BTreeSet<ListenerId>>,
+    pub(crate) connections: Connections,
+    pub(crate) metrics: Metrics,
+    pub(crate) access_log: AccessLog,
+    /// Told when a waiting request may go on: a first check ended, or a retry did.
+    pub(crate) changed: Notify,
+    /// Told when the balancer has something to do.
+    pub(crate) wake: Notify,
+}
+
+/// A request in flight to an endpoint; told to the balancer as ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Try {
+    shared: Rc<Shared>,
+    endpoint: EndpointKey,
+}
+
+impl Try {
+    /// Guards a choice that the balancer has counted.
+    pub(crate) const fn new(shared: Rc<Shared>, endpoint: EndpointKey) -> Self {
+        Self { shared, endpoint }
+    }
+
+    pub(crate) const fn endpoint(&self) -> EndpointKey {
+        self.endpoint
+    }
+
+    /// Tells how the try went. A try whose client left is not judged.
+    pub(crate) fn judge(&self, outcome: Outcome) {
+        let now = self.shared.clock.now();
+        let event = Event::TryJudged(outcome);
+        self.shared.balancer.borrow_mut().handle_event(self.endpoint, event, now);
+        if !matches!(outcome, Outcome::Answered { status: ..500, .. }) {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        let now = self.shared.clock.now();
+        let mut balancer = self.shared.balancer.borrow_mut();
+        balancer.handle_event(self.endpoint, Event::TryEnded, now);
+        if balancer.endpoint(self.endpoint).is_none() {
+            self.shared.connections.forget(self.endpoint);
+        }
+    }
+}
+
+/// Room in an upstream's retry budget, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct RetryRoom {
+    shared: Rc<Shared>,
+    upstream: UpstreamId,
+}
+
+impl RetryRoom {
+    /// Takes room if there is any.
+    pub(crate) fn take(shared: &Rc<Shared>, upstream: &UpstreamId) -> Option<Self> {
+        let granted = shared.balancer.borrow_mut().begin_retry(upstream);
+        granted.then(|| Self { shared: Rc::clone(shared), upstream: upstream.clone() })
+    }
+}
+
+impl Drop for RetryRoom {
+    fn drop(&mut self) {
+        self.shared.balancer.borrow_mut().end_retry(&self.upstream);
+        self.shared.changed.notify_waiters();
+    }
+}

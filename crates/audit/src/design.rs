@@ -107,7 +107,7 @@ fn voters_left(graph: &SystemGraph, lost: &Component) -> usize {
     standing.count()
 }
 
-/// Finds the smallest loss within the goal that leaves a service without a replica.
+/// Finds a loss within the goal that leaves a service without a replica.
 fn service_stops(
     system: &System,
     graph: &SystemGraph,
@@ -115,39 +115,39 @@ fn service_stops(
     places: usize,
 ) -> Option<Finding> {
     let nodes = graph.services.get(service)?;
-    let mut cascade = Cascade::new(&graph.graph, &[]);
-    let lost = graph.components.iter().find(|(component, node)| {
-        component.level() <= system.goal
-            && !component.is_restarted()
-            && cascade.fails_with(&[**node], nodes.replicas)
-    });
-    let (lost, _) = lost?;
     let replicas = system.services.get(service)?.replicas;
     if replicas > 1 && places <= 1 {
         // That everything stands in one place is said already.
         return None;
     }
+    let mut cascade = Cascade::new(&graph.graph, &[]);
+    let mut stopping = graph.components.iter().filter(|(component, node)| {
+        component.level() <= system.goal
+            && !component.is_restarted()
+            && cascade.fails_with(&[**node], nodes.replicas)
+    });
+    // A lone replica is to blame itself; for several, the largest place that holds them all is.
+    let (lost, _) = if replicas > 1 { stopping.last()? } else { stopping.next()? };
     let (severity, code) = match (nodes.promised, replicas) {
         (false, _) => (Severity::Warning, Code::WorkerStops),
         (true, 0 | 1) => (Severity::Error, Code::TooFewReplicas),
         (true, _) => (Severity::Error, Code::ReplicasTogether),
     };
     let path = format!("service.{service}.replicas");
-    let finding = if replicas <= 1 {
+    let finding = if replicas > 1 {
+        let message = format!("all {replicas} replicas of service `{service}` are in {lost}");
+        let level = lost.level();
+        Finding::new(code, severity, message)
+            .part(path_of(lost), format!("losing this stops service `{service}`"))
+            .part(path, "all of these")
+            .help(format!(
+                "give another {level} a host that runs services, one without `role = \"witness\"`"
+            ))
+    } else {
         let message = format!("service `{service}` has one replica only");
         Finding::new(code, severity, message)
             .part(path, format!("losing the {lost} stops the service"))
             .help(format!("say `replicas = 2` for `{service}`, or more"))
-    } else {
-        let message = format!("all {replicas} replicas of service `{service}` are in {lost}");
-        let help = format!(
-            "give another {} a host that runs services, one without `role = \"witness\"`",
-            lost.level()
-        );
-        Finding::new(code, severity, message)
-            .part(path_of(lost), format!("losing this stops service `{service}`"))
-            .part(path, "all of these")
-            .help(help)
     };
     let finding = if nodes.promised {
         finding
@@ -202,6 +202,6 @@ fn only_processes(assessment: &Assessment) -> Option<Finding> {
         .breaks(first)
         .part(path_of(first), "a killed process is started again here within about a second")
         .note("requests wait meanwhile; those under way fail")
-        .help("add two hosts; one of them may have `role = \"witness\"`"),
+        .help("declare three hosts or more; one of them may have `role = \"witness\"`"),
     )
 }

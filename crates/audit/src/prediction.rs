@@ -95,7 +95,7 @@ fn predict_loss(graph: &SystemGraph, lost: &[NodeId]) -> Prediction {
     let (voters_left, voters) = count(&|component| matches!(component, Component::Voter(_)));
     let (gateways_left, gateways) = count(&|component| matches!(component, Component::Gateway(_)));
     let has_quorum = !failed[graph.quorum.index()];
-    let quorum = if has_quorum { "" } else { ", no majority," };
+    let quorum = if has_quorum { "" } else { " (no majority)" };
     let mut parts = vec![
         format!("{voters_left} of {voters} voters{quorum}"),
         format!("{gateways_left} of {gateways} gateways"),

@@ -401,7 +401,7 @@ fn predicts_faults_of_small_systems() {
         &Target::Host(host("fra-1")),
         FaultKind::Kill,
         &expect![
-            "kill host fra-1: fails: 0 of 1 voters, no majority,, 0 of 1 gateways and 0 of 2 replicas of web remain"
+            "kill host fra-1: fails: 0 of 1 voters (no majority), 0 of 1 gateways and 0 of 2 replicas of web remain"
         ],
     );
     let two = system(SurvivalGoal::Host, &["fra/a/fra-1", "ams/a/ams-1"], &["web 2 kv"]);
@@ -419,7 +419,7 @@ fn predicts_faults_of_small_systems() {
         &Target::Host(host("fra-1")),
         FaultKind::Kill,
         &expect![
-            "kill host fra-1: fails: 0 of 1 voters, no majority,, 1 of 2 gateways and 1 of 2 replicas of web remain"
+            "kill host fra-1: fails: 0 of 1 voters (no majority), 1 of 2 gateways and 1 of 2 replicas of web remain"
         ],
     );
     let apart = system(SurvivalGoal::Host, &["fra/a/f*", "ams/a/a", "ams/a/b"], &["web 1 kv"]);

@@ -135,7 +135,7 @@ fn service_stops(
     };
     let path = format!("service.{service}.replicas");
     let finding = if replicas > 1 {
-        let message = format!("all {replicas} replicas of service `{service}` are in {lost}");
+        let message = format!("the {replicas} replicas of service `{service}` are all in {lost}");
         let level = lost.level();
         Finding::new(code, severity, message)
             .part(path_of(lost), format!("losing this stops service `{service}`"))

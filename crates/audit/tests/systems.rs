@@ -208,7 +208,7 @@ fn witnesses_do_not_run_replicas() {
             quorum cuts: none
             web: 0 of 3 left without region fra
 
-            error[EK0204]: all 3 replicas of service `web` are in region fra
+            error[EK0204]: the 3 replicas of service `web` are all in region fra
               region.fra: losing this stops service `web`
               service.web.replicas: all of these
               help: give another region a host that runs services, one without `role = "witness"`

@@ -122,7 +122,9 @@ pub enum Action {
         /// be the one that was written last.
         snapshot: Snapshot,
     },
-    /// Entries up to `through` are no longer needed on disk: a durable snapshot holds them.
+    /// Entries up to `through` are no longer needed on disk: a durable snapshot holds them. Drop
+    /// records from the beginning of the log only, since a record may void an earlier one, and
+    /// keep the last vote.
     Compact {
         /// The last one.
         through: u64,

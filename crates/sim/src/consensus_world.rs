@@ -1,0 +1,376 @@
+//! The world of the coordinator: a few members, their network and disks, and clients.
+//!
+//! A run has two parts: one in which everything breaks, and one in which everything has healed and
+//! the store must serve again, soon. Which things break, and how often, is drawn anew for each
+//! seed: a run in which everything breaks at once finds less than many that differ.
+
+mod clients;
+mod disk;
+mod host;
+mod invariants;
+mod nemesis;
+mod network;
+mod steps;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use evenkeel_consensus::command::Answer;
+use evenkeel_consensus::replica::Replica;
+use evenkeel_consensus::settings::{Defect, Limits, MemberId, Settings};
+use evenkeel_model::random::Rng;
+use evenkeel_model::time::Timestamp;
+
+use crate::failure::Failure;
+use crate::transcript::Transcript;
+use clients::{Client, Finished, Request};
+use host::Host;
+use invariants::Invariants;
+use nemesis::Habits;
+use network::Network;
+
+/// The name of this world on the command line.
+pub const NAME: &str = "consensus";
+
+/// How long things break.
+const STORM: Duration = Duration::from_secs(5);
+
+/// How soon after healing every client must have been served.
+const RECOVERY_MAX: Duration = Duration::from_secs(3);
+
+/// How long the members then have to bring each other up to date.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How many clients there are.
+const CLIENTS: usize = 5;
+
+/// What may differ between runs of the same seed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// How many members; drawn from the seed if not given.
+    pub hosts: Option<usize>,
+    /// A bug that all members have.
+    pub defect: Option<Defect>,
+}
+
+/// What a run without a failure came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Differs whenever anything in two runs differed.
+    pub digest: u64,
+    /// How many operations the clients finished.
+    pub operations: usize,
+    /// How many of them were acknowledged.
+    pub acknowledged: usize,
+    /// How many terms had a leader.
+    pub terms: usize,
+    /// How many entries were committed.
+    pub committed: u64,
+}
+
+/// Runs a seed; once more, in words, if it fails.
+///
+/// # Errors
+///
+/// If something happened that must never happen.
+pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
+    match World::new(seed, options, Transcript::new(false)).run() {
+        Ok(report) => Ok(report),
+        Err(_) => match World::new(seed, options, Transcript::new(true)).run() {
+            Err(failure) => Err(failure),
+            Ok(_) => unreachable!("a seed replays its run exactly"),
+        },
+    }
+}
+
+/// Something that happens at some time.
+#[derive(Debug)]
+enum Happening {
+    /// A message reaches a member.
+    Message {
+        from: usize,
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    /// A shell learns what became of a snapshot it sent.
+    SnapshotSent {
+        host: usize,
+        life: u64,
+        to: MemberId,
+        ok: bool,
+    },
+    /// A member takes in what has arrived, or does what is due.
+    Step {
+        host: usize,
+        life: u64,
+    },
+    Wake {
+        host: usize,
+        life: u64,
+        at: Timestamp,
+    },
+    /// A disk is done.
+    Written {
+        host: usize,
+        life: u64,
+    },
+    SnapshotSaved {
+        host: usize,
+        life: u64,
+    },
+    /// The host may crash, now that the step after a write is over.
+    Doom {
+        host: usize,
+        life: u64,
+        voted: bool,
+    },
+    /// The host comes back.
+    Restart {
+        host: usize,
+    },
+    Resume {
+        host: usize,
+        life: u64,
+    },
+    /// A client sends, a request arrives, an answer arrives or does not come in time.
+    Send {
+        client: usize,
+    },
+    Request {
+        host: usize,
+        client: usize,
+        attempt: u64,
+        request: Request,
+    },
+    Answer {
+        client: usize,
+        attempt: u64,
+        answer: Option<Answer>,
+    },
+    /// Something breaks.
+    Break,
+    /// Every fault ends.
+    Heal,
+}
+
+/// All there is.
+struct World {
+    seed: u64,
+    options: Options,
+    now: Timestamp,
+    rng: Rng,
+    agenda: BinaryHeap<Reverse<Appointment>>,
+    appointments: u64,
+    hosts: Vec<Host>,
+    network: Network,
+    habits: Habits,
+    clients: Vec<Client>,
+    /// Whether the storm is over.
+    healed: bool,
+    /// Whether clients begin nothing new.
+    closed: bool,
+    invariants: Invariants,
+    transcript: Transcript,
+}
+
+/// A happening with its time; ties go to the one made first.
+struct Appointment {
+    at: Timestamp,
+    number: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Appointment {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Appointment {}
+
+impl PartialOrd for Appointment {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Appointment {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl World {
+    fn new(seed: u64, options: Options, transcript: Transcript) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let count = options.hosts.unwrap_or_else(|| if rng.chance(2, 3) { 3 } else { 5 });
+        let network = Network::new(count, &mut rng);
+        let habits = Habits::new(&mut rng);
+        let voters: Vec<MemberId> = (1..).map(MemberId).take(count).collect();
+        let limits = Limits {
+            idempotency_max: 8192,
+            compact_entries: 20 + rng.below(200),
+            tail_entries: rng.below(30),
+            ..Limits::STANDARD
+        };
+        let heartbeat = Duration::from_millis(20 + rng.below(60));
+        let hosts = voters
+            .iter()
+            .map(|member| {
+                let settings = Settings {
+                    member: *member,
+                    voters: voters.clone(),
+                    heartbeat,
+                    election_min: heartbeat * 3,
+                    seed,
+                    limits,
+                    defect: options.defect,
+                };
+                Host::new(settings, &mut rng)
+            })
+            .collect();
+        Self {
+            seed,
+            options,
+            now: Timestamp::ZERO,
+            rng,
+            agenda: BinaryHeap::new(),
+            appointments: 0,
+            hosts,
+            network,
+            habits,
+            clients: (0..CLIENTS).map(|number| Client::new(number, count)).collect(),
+            healed: false,
+            closed: false,
+            invariants: Invariants::default(),
+            transcript,
+        }
+    }
+
+    fn run(mut self) -> Result<Report, Box<Failure>> {
+        match self.unfold() {
+            Ok(report) => Ok(report),
+            Err(violation) => Err(Box::new(Failure {
+                world: NAME,
+                seed: self.seed,
+                arguments: self.options.to_string(),
+                at: self.now,
+                violation,
+                transcript: self.transcript.into_lines(),
+            })),
+        }
+    }
+
+    /// Lets everything happen.
+    fn unfold(&mut self) -> Result<Report, String> {
+        for host in 0..self.hosts.len() {
+            self.restart(host)?;
+        }
+        for client in 0..self.clients.len() {
+            self.after(Duration::ZERO, Happening::Send { client });
+        }
+        self.after(Duration::from_millis(300), Happening::Break);
+        self.after(STORM, Happening::Heal);
+        self.run_until(Timestamp::ZERO + STORM)?;
+        let healed = self.now;
+        self.run_until(healed + RECOVERY_MAX)?;
+        self.check_recovery(healed)?;
+        self.closed = true;
+        self.run_until(self.now + clients::ATTEMPT_MAX + QUIET)?;
+        self.check_agreement()?;
+        self.judge()
+    }
+
+    fn run_until(&mut self, end: Timestamp) -> Result<(), String> {
+        while let Some(Reverse(next)) = self.agenda.peek()
+            && next.at <= end
+        {
+            let Some(Reverse(next)) = self.agenda.pop() else { break };
+            self.now = next.at;
+            self.transcript.digest_number(next.at.as_nanos());
+            self.happen(next.happening)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn after(&mut self, delay: Duration, happening: Happening) {
+        self.at(self.now + delay, happening);
+    }
+
+    fn at(&mut self, at: Timestamp, happening: Happening) {
+        self.appointments += 1;
+        let number = self.appointments;
+        self.agenda.push(Reverse(Appointment { at, number, happening }));
+    }
+
+    /// Every client must have been served since.
+    fn check_recovery(&self, healed: Timestamp) -> Result<(), String> {
+        let finished: Vec<&[Finished]> =
+            self.clients.iter().map(|client| client.finished.as_slice()).collect();
+        let served = invariants::progress(&finished, healed);
+        if served < self.clients.len() {
+            let count = self.clients.len();
+            return Err(format!(
+                "{served} of {count} clients were served within {RECOVERY_MAX:?} of healing"
+            ));
+        }
+        Ok(())
+    }
+
+    /// All members must have come to the same state, and lost nothing.
+    fn check_agreement(&self) -> Result<(), String> {
+        let committed = self.invariants.committed();
+        for (member, replica) in self.replicas() {
+            if replica.applied() < committed {
+                let applied = replica.applied();
+                return Err(format!("{member} stays at entry {applied} of {committed}"));
+            }
+        }
+        if self.replicas().len() < self.hosts.len() {
+            return Err("a member is down after healing".to_owned());
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) -> Result<Report, String> {
+        let now = self.now;
+        let mut finished = Vec::new();
+        for client in &mut self.clients {
+            client.hang_up(now);
+            finished.append(&mut client.finished);
+        }
+        invariants::judge(&finished, &self.replicas())?;
+        let acknowledged = finished
+            .iter()
+            .filter(|done| done.operation.outcome == evenkeel_checker::history::Outcome::Ok);
+        Ok(Report {
+            digest: self.transcript.digest(),
+            operations: finished.len(),
+            acknowledged: acknowledged.count(),
+            terms: self.invariants.terms(),
+            committed: self.invariants.committed(),
+        })
+    }
+
+    fn replicas(&self) -> Vec<(MemberId, &Replica)> {
+        self.hosts
+            .iter()
+            .filter_map(|host| Some((host.settings.member, &host.process.as_ref()?.replica)))
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Options {
+    /// Writes the options that are set, as arguments.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(hosts) = self.hosts {
+            write!(formatter, " --hosts {hosts}")?;
+        }
+        if let Some(defect) = self.defect {
+            write!(formatter, " --defect {defect:?}")?;
+        }
+        Ok(())
+    }
+}

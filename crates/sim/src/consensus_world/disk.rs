@@ -1,0 +1,159 @@
+//! A host's disk: what is durable, what a crash may take away, and how long a sync takes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use evenkeel_consensus::log::{Record, Snapshot};
+use evenkeel_consensus::replica::Persist;
+use evenkeel_consensus::restore::{RestoreError, Restored};
+use evenkeel_model::random::Rng;
+
+/// A disk that outlives its host's crashes.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// Records that no crash takes away.
+    durable: Vec<Vec<u8>>,
+    /// Records that were written, but not synced.
+    unsynced: VecDeque<Vec<u8>>,
+    /// Snapshots that no crash takes away, by index.
+    snapshots: Vec<(u64, Vec<u8>)>,
+    /// What is being written.
+    under_way: Option<Write>,
+    /// What waits behind it.
+    waiting: VecDeque<Persist>,
+    /// The member's own snapshot that is being written.
+    saving: Option<Snapshot>,
+    /// How much longer a sync takes than usual.
+    pub(super) slowness: u64,
+}
+
+#[derive(Debug)]
+struct Write {
+    last: u64,
+    snapshot: Option<Snapshot>,
+    records: Vec<Vec<u8>>,
+    sync: bool,
+    new_term: bool,
+}
+
+/// A write that is durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) number: u64,
+    /// Whether it held a vote: a good moment for a crash.
+    pub(super) voted: bool,
+}
+
+impl Disk {
+    pub(super) fn push(&mut self, persist: Persist) {
+        self.waiting.push_back(persist);
+    }
+
+    /// Begins to write what waits, unless something is being written; returns how long it takes.
+    pub(super) fn begin(&mut self, rng: &mut Rng) -> Option<Duration> {
+        if self.under_way.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let mut write =
+            Write { last: 0, snapshot: None, records: Vec::new(), sync: false, new_term: false };
+        // As many as come until a snapshot: that is written by itself, before its records.
+        while let Some(persist) =
+            self.waiting.pop_front_if(|next| write.last == 0 || next.snapshot.is_none())
+        {
+            write.last = persist.number;
+            write.sync |= persist.must_sync;
+            write.new_term |= persist.must_sync && persist.vote.is_some();
+            write.records.extend(persist.records().map(|record| record.encode()));
+            if persist.snapshot.is_some() {
+                write.snapshot = persist.snapshot;
+            }
+        }
+        let micros = if write.sync { 50 + rng.below(950) } else { rng.below(50) };
+        let stall = if rng.chance(1, 200) { 50 } else { 1 };
+        self.under_way = Some(write);
+        Some(Duration::from_micros(micros * stall * self.slowness.max(1)))
+    }
+
+    /// Ends what is being written.
+    pub(super) fn finish(&mut self) -> Option<Written> {
+        let write = self.under_way.take()?;
+        if let Some(snapshot) = &write.snapshot {
+            self.keep_snapshot(snapshot);
+        }
+        self.unsynced.extend(write.records);
+        if write.sync {
+            self.durable.extend(self.unsynced.drain(..));
+        }
+        Some(Written { number: write.last, voted: write.new_term })
+    }
+
+    pub(super) fn begin_save(&mut self, snapshot: Snapshot, rng: &mut Rng) -> Duration {
+        self.saving = Some(snapshot);
+        Duration::from_micros((500 + rng.below(20_000)) * self.slowness.max(1))
+    }
+
+    pub(super) fn finish_save(&mut self) -> Option<u64> {
+        let snapshot = self.saving.take()?;
+        self.keep_snapshot(&snapshot);
+        Some(snapshot.index)
+    }
+
+    fn keep_snapshot(&mut self, snapshot: &Snapshot) {
+        self.snapshots.push((snapshot.index, snapshot.encode()));
+        self.snapshots.sort_unstable_by_key(|(index, _)| *index);
+        if self.snapshots.len() > 2 {
+            self.snapshots.remove(0);
+        }
+    }
+
+    /// Drops the beginning of the log, as far as a snapshot holds it; the last vote stays.
+    pub(super) fn compact(&mut self, through: u64) {
+        let decode = |record: &Vec<u8>| Record::decode(record).ok();
+        let needed = |record: &Vec<u8>| match decode(record) {
+            Some(Record::Entry(entry)) => entry.index > through,
+            Some(Record::Reset { .. } | Record::Vote(_)) | None => false,
+        };
+        let end = self.durable.iter().position(needed).unwrap_or(self.durable.len());
+        let is_vote = |record: &Vec<u8>| matches!(decode(record), Some(Record::Vote(_)));
+        let vote = self.durable[..end].iter().rfind(|record| is_vote(record)).cloned();
+        self.durable.drain(..end);
+        self.durable.splice(0..0, vote);
+    }
+
+    /// Loses power: of what was not synced, any beginning may have reached the disk.
+    pub(super) fn crash(&mut self, rng: &mut Rng) {
+        let mut exposed: Vec<Vec<u8>> = self.unsynced.drain(..).collect();
+        if let Some(write) = self.under_way.take() {
+            match write.snapshot {
+                // The file comes first; without it, nothing behind it was begun.
+                Some(snapshot) if rng.chance(1, 2) => {
+                    self.keep_snapshot(&snapshot);
+                    exposed.extend(write.records);
+                }
+                Some(_) => {}
+                None => exposed.extend(write.records),
+            }
+        }
+        exposed.truncate(rng.index(exposed.len() + 1));
+        self.durable.extend(exposed);
+        self.waiting.clear();
+        if let Some(snapshot) = self.saving.take()
+            && rng.chance(1, 2)
+        {
+            self.keep_snapshot(&snapshot);
+        }
+    }
+
+    /// Reads everything back.
+    pub(super) fn restore(&self) -> Result<Restored, RestoreError> {
+        let mut restored = Restored::default();
+        for record in &self.durable {
+            if let Ok(record) = Record::decode(record) {
+                restored.replay(record)?;
+            }
+        }
+        restored.snapshot =
+            self.snapshots.last().and_then(|(_, bytes)| Snapshot::decode(bytes.clone()).ok());
+        Ok(restored)
+    }
+}

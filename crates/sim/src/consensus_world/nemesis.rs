@@ -1,0 +1,125 @@
+//! What breaks, and how often. Each seed has its own habits.
+
+use std::time::Duration;
+
+use evenkeel_consensus::replica::Event;
+use evenkeel_consensus::settings::MemberId;
+use evenkeel_model::random::Rng;
+
+use super::{Happening, World};
+
+/// How a seed likes to break things.
+#[derive(Debug)]
+pub(super) struct Habits {
+    /// The longest time between two faults, in ms.
+    every: u64,
+    /// Of 1000 votes that have just become durable, how many are followed by a crash.
+    crash_after_vote: u64,
+    /// Of 1000 other writes.
+    crash_after_write: u64,
+    /// The longest time a host is down, in ms.
+    down: u64,
+    /// How likely each kind of fault is.
+    weights: [u64; 6],
+}
+
+impl Habits {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            every: [150, 400, 1000][rng.index(3)],
+            crash_after_vote: [0, 100, 400][rng.index(3)],
+            crash_after_write: [0, 2, 10][rng.index(3)],
+            down: [5, 40, 600][rng.index(3)],
+            weights: std::array::from_fn(|_| rng.below(4)),
+        }
+    }
+}
+
+impl World {
+    /// Breaks something, and plans to do it again.
+    pub(super) fn break_something(&mut self) {
+        if self.healed {
+            return;
+        }
+        let wait = Duration::from_millis(1 + self.rng.below(self.habits.every));
+        self.after(wait, Happening::Break);
+        let host = self.rng.index(self.hosts.len());
+        match self.draw_fault() {
+            0 => self.crash(host),
+            1 => self.pause(host),
+            2 => {
+                let cut = self.network.cut_some(&mut self.rng);
+                self.transcript.line(self.now, format_args!("nemesis: {cut}"));
+            }
+            3 => self.network.mend(),
+            4 => {
+                let slowness = [1, 30, 300][self.rng.index(3)];
+                self.hosts[host].disk.slowness = slowness;
+            }
+            _ => self.hand_over(host),
+        }
+    }
+
+    fn draw_fault(&mut self) -> usize {
+        let weights = self.habits.weights;
+        let mut left = self.rng.below(weights.iter().sum::<u64>().max(1));
+        for (fault, weight) in weights.into_iter().enumerate() {
+            match left.checked_sub(weight) {
+                Some(rest) => left = rest,
+                None => return fault,
+            }
+        }
+        0
+    }
+
+    /// Crashes a host that has just written something, now and then: what it wrote is durable, and
+    /// what it says next is about to leave.
+    pub(super) fn maybe_crash_after_write(&mut self, host: usize, voted: bool) {
+        let chance =
+            if voted { self.habits.crash_after_vote } else { self.habits.crash_after_write };
+        if !self.healed && self.rng.chance(chance, 1000) {
+            self.crash(host);
+        }
+    }
+
+    pub(super) fn crash(&mut self, host: usize) {
+        if self.hosts[host].process.is_none() {
+            return;
+        }
+        self.transcript.line(self.now, format_args!("nemesis: m{} crashes", host + 1));
+        self.hosts[host].crash(&mut self.rng);
+        let down = Duration::from_micros(500 + self.rng.below(self.habits.down * 1000));
+        self.after(down, Happening::Restart { host });
+    }
+
+    fn pause(&mut self, host: usize) {
+        let life = self.hosts[host].life;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        process.paused = true;
+        let pause = Duration::from_millis(10 + self.rng.below(700));
+        self.transcript.line(self.now, format_args!("nemesis: m{} stops for {pause:?}", host + 1));
+        self.after(pause, Happening::Resume { host, life });
+    }
+
+    /// Asks whoever leads to hand over.
+    fn hand_over(&mut self, to: usize) {
+        let to = MemberId(to as u64 + 1);
+        for host in 0..self.hosts.len() {
+            self.arrive(host, Event::TransferLeadership { to });
+        }
+    }
+
+    /// Ends every fault.
+    pub(super) fn heal(&mut self) -> Result<(), String> {
+        self.transcript.line(self.now, format_args!("nemesis: everything heals"));
+        self.healed = true;
+        self.network.heal();
+        for host in 0..self.hosts.len() {
+            self.hosts[host].disk.slowness = 1;
+            let life = self.hosts[host].life;
+            self.resume(host, life);
+            self.restart(host)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! A run in which something happened that must never happen.
+
+use std::fmt;
+
+use evenkeel_model::time::Timestamp;
+
+/// Everything that is needed to see it again.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Which world.
+    pub world: &'static str,
+    /// Its seed.
+    pub seed: u64,
+    /// The options that differ from the standard ones, as arguments of the command.
+    pub arguments: String,
+    /// When it was seen, in the world's time.
+    pub at: Timestamp,
+    /// What must never happen.
+    pub violation: String,
+    /// The last lines of the transcript.
+    pub transcript: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.transcript {
+            writeln!(formatter, "{line}")?;
+        }
+        let Self { world, seed, arguments, at, violation, .. } = self;
+        let millis = at.as_nanos() / 1_000_000;
+        writeln!(formatter, "violation after {millis} ms of virtual time: {violation}")?;
+        write!(formatter, "replay: cargo xtask sim --world {world} --seed {seed}{arguments}")
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -108,7 +108,7 @@ fn spread(
         let mut best: Option<(Score, usize, usize)> = None;
         for (index, (from, _)) in kept.iter().enumerate() {
             tally.remove(*from);
-            if let Some(to) = tally.best_host(request, true) {
+            if let Some(to) = tally.best_host(request, true).filter(|to| tally.settled[*to]) {
                 tally.add(to);
                 let score = tally.score();
                 tally.remove(to);
@@ -165,6 +165,9 @@ struct Tally {
     regions: Vec<u64>,
     /// Hosts that could take a first replica.
     open: Vec<bool>,
+    /// Hosts that moves may go to. Nothing moves to another one while the best of all is not
+    /// settled: it would only move again.
+    settled: Vec<bool>,
     empty: u64,
     extra: u64,
     squares: [u64; 3],
@@ -187,7 +190,9 @@ impl Tally {
                 && !request.avoided.contains(&host.name)
         };
         let open: Vec<bool> = request.hosts.iter().map(takes).collect();
+        let settled = request.hosts.iter().map(|host| !request.unsettled.contains(&host.name));
         Self {
+            settled: settled.collect(),
             empty: count(open.iter().filter(|open| **open).count()),
             hosts: vec![0; places.len()],
             zones: vec![0; zones.len()],
@@ -240,13 +245,13 @@ impl Tally {
         Score { doubled: self.empty.min(self.extra), regions, zones, hosts }
     }
 
-    /// Finds the host on which one more replica leaves the best spread.
-    fn best_host(&self, request: &Request<'_>, settled_only: bool) -> Option<usize> {
+    /// Finds the host on which one more replica leaves the best spread. A replica that is only
+    /// `moving` has no need to go to a host that is avoided.
+    fn best_host(&self, request: &Request<'_>, moving: bool) -> Option<usize> {
         let takes = |(index, host): &(usize, &&Host)| {
             let exclusive = request.exclusive && self.hosts[*index] > 0;
-            let unsettled = settled_only && request.unsettled.contains(&host.name);
-            let avoided = settled_only && request.avoided.contains(&host.name);
-            !(exclusive || unsettled || avoided || request.closed.contains(&host.name))
+            let avoided = moving && request.avoided.contains(&host.name);
+            !(exclusive || avoided || request.closed.contains(&host.name))
         };
         let candidates = request.hosts.iter().enumerate().filter(takes);
         let best = candidates.min_by_key(|(index, host)| {

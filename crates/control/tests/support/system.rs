@@ -8,7 +8,7 @@ use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
 use evenkeel_model::service::{HealthCheck, Probe, Service, ServicePort};
 use evenkeel_model::system::{Ports, System};
 
-/// Parses `region/zone/host`; a host that begins with `w` is a witness.
+/// Parses `region/zone/host`; the host `witness` is one.
 pub(crate) fn host(text: &str) -> Host {
     let mut parts = text.split('/');
     let mut next = || parts.next().unwrap();
@@ -17,7 +17,7 @@ pub(crate) fn host(text: &str) -> Host {
         zone: ZoneName::parse(next()).unwrap(),
         name: HostName::parse(next()).unwrap(),
         address: "10.0.0.1".parse().unwrap(),
-        role: if text.contains("/w") { HostRole::Witness } else { HostRole::Full },
+        role: if text.ends_with("/witness") { HostRole::Witness } else { HostRole::Full },
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 
@@ -13,6 +14,8 @@ use crate::metrics::Metrics;
 const WAITING_MAX: usize = 1024;
 /// Bytes written at once.
 const BATCH_MAX: usize = 64 * 1024;
+/// Longest wait for the last lines when the gateway ends.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// Longest path that is logged, in bytes.
 pub(crate) const PATH_MAX: usize = 1024;
 
@@ -42,48 +45,72 @@ pub(crate) struct Line<'a> {
     pub(crate) note: Option<&'static str>,
 }
 
+/// What the writing thread is given.
+#[derive(Debug)]
+enum Order {
+    Write(Vec<u8>),
+    /// Answered when everything before it has been written.
+    Flush(oneshot::Sender<()>),
+}
+
 /// Hands lines to the writing thread.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<Vec<u8>>,
+    orders: SyncSender<Order>,
 }
 
 impl AccessLog {
     /// Starts the writer. It ends when the log is dropped, or at the first error of `output`.
-    pub(crate) fn start(output: Box<dyn Write + Send>) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (lines, waiting) = sync_channel(WAITING_MAX);
-        let writer = std::thread::Builder::new()
+    pub(crate) fn start(output: Box<dyn Write + Send>) -> std::io::Result<Self> {
+        let (orders, waiting) = sync_channel(WAITING_MAX);
+        std::thread::Builder::new()
             .name("access-log".to_owned())
             .stack_size(64 * 1024)
             .spawn(move || write_lines(&waiting, output))?;
-        Ok((Self { lines }, writer))
+        Ok(Self { orders })
     }
 
     pub(crate) fn write(&self, line: &Line<'_>, metrics: &Metrics) {
         let text = serde_json::to_vec(line);
         let sent = text.is_ok_and(|mut text| {
             text.push(b'\n');
-            self.lines.try_send(text).is_ok()
+            self.orders.try_send(Order::Write(text)).is_ok()
         });
         if !sent {
             metrics.log_dropped.inc();
         }
     }
+
+    /// Waits until all lines have been written, as long as somebody reads them.
+    pub(crate) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.orders.try_send(Order::Flush(done)).is_ok() {
+            // Late or lost, there is nothing more to do for them.
+            drop(tokio::time::timeout(FLUSH_MAX, written).await);
+        }
+    }
 }
 
-fn write_lines(waiting: &Receiver<Vec<u8>>, mut output: Box<dyn Write + Send>) {
+fn write_lines(waiting: &Receiver<Order>, mut output: Box<dyn Write + Send>) {
     let mut batch = Vec::new();
-    while let Ok(line) = waiting.recv() {
-        batch.extend_from_slice(&line);
-        while batch.len() < BATCH_MAX
-            && let Ok(line) = waiting.try_recv()
-        {
-            batch.extend_from_slice(&line);
+    while let Ok(first) = waiting.recv() {
+        let mut flushed = Vec::new();
+        let mut next = Some(first);
+        while let Some(order) = next {
+            match order {
+                Order::Write(line) => batch.extend_from_slice(&line),
+                Order::Flush(done) => flushed.push(done),
+            }
+            next = if batch.len() < BATCH_MAX { waiting.try_recv().ok() } else { None };
         }
         // Once nobody reads any more, lines are dropped and counted at the other end.
         if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
             return;
         }
         batch.clear();
+        for done in flushed {
+            // Whoever asked may have stopped waiting.
+            done.send(()).ok();
+        }
     }
 }

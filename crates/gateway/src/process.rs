@@ -123,7 +123,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     tokio::pin!(stop);
-    let (access_log, writer) = AccessLog::start(access_log).map_err(ServeError::AccessLog)?;
+    let access_log = AccessLog::start(access_log).map_err(ServeError::AccessLog)?;
     let clock = Clock::start();
     let mut follower = Follower::new(options.snapshot.clone(), options.host.clone());
     let balancer = tokio::select! {
@@ -153,6 +153,7 @@ pub async fn serve(
     tracing::info!("ending: no new connections");
     listeners.end(DRAIN_MAX).await;
     checking.abort();
+    shared.access_log.flush().await;
     Ok(())
 }
 

@@ -1,0 +1,311 @@
+//! Puts answers and refusals into HTTP.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use evenkeel_consensus::command::{Answer, KeyEntry};
+use serde::Serialize;
+
+use super::base64;
+use super::headers::{Conditions, Match};
+use crate::executor::Executor;
+use crate::failure::Failure;
+
+/// The store's revision.
+const REVISION: HeaderName = HeaderName::from_static("evenkeel-revision");
+/// The host that answered.
+const HOST: HeaderName = HeaderName::from_static("evenkeel-host");
+/// That this is the first answer to an earlier request of the same idempotency key.
+const REPLAYED: HeaderName = HeaderName::from_static("evenkeel-replayed");
+/// Whether a change without an answer was applied: `none` or `unknown`.
+const OUTCOME: HeaderName = HeaderName::from_static("evenkeel-outcome");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    status: StatusCode,
+    etag: Option<u64>,
+    store_revision: Option<u64>,
+    replayed: bool,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
+}
+
+/// A refusal, in words for people and a code for programs.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    help: &'static str,
+    etag: Option<u64>,
+    outcome: Option<&'static str>,
+}
+
+/// The body of a refusal.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorText<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorText<'a> {
+    code: &'a str,
+    message: &'a str,
+    help: &'a str,
+}
+
+/// The body of a list.
+#[derive(Serialize)]
+struct ListBody {
+    revision: u64,
+    keys: Vec<ListEntry>,
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct ListEntry {
+    key: String,
+    value: String,
+    encoding: &'static str,
+    revision: u64,
+}
+
+impl Reply {
+    const fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            etag: None,
+            store_revision: None,
+            replayed: false,
+            content_type: None,
+            body: Bytes::new(),
+        }
+    }
+
+    /// Answers a change.
+    pub(super) fn to_change(answer: &Answer) -> Result<Self, Refusal> {
+        if let Answer::Written { revision, created, replayed } = *answer {
+            let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+            let (etag, store_revision) = (Some(revision), Some(revision));
+            return Ok(Self { etag, store_revision, replayed, ..Self::new(status) });
+        }
+        if let Answer::Deleted { revision, replayed } = *answer {
+            let store_revision = Some(revision);
+            return Ok(Self { store_revision, replayed, ..Self::new(StatusCode::NO_CONTENT) });
+        }
+        Err(Refusal::from_answer(answer))
+    }
+
+    /// Answers the question for a key.
+    pub(super) fn to_read(answer: Answer, conditions: &Conditions) -> Result<Self, Refusal> {
+        let Answer::Value { value, revision, store_revision } = answer else {
+            return Err(if conditions.if_match.is_some() {
+                Refusal::from_answer(&Answer::Conflict { current: None })
+            } else {
+                Refusal::from_answer(&answer)
+            });
+        };
+        let matches = |condition| match condition {
+            Match::Any => true,
+            Match::Revision(wanted) => wanted == revision,
+        };
+        if conditions.if_match.is_some_and(|condition| !matches(condition)) {
+            return Err(Refusal::from_answer(&Answer::Conflict { current: Some(revision) }));
+        }
+        let unchanged = conditions.if_none_match.is_some_and(matches);
+        let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+        let body = if unchanged { Bytes::new() } else { value };
+        Ok(Self {
+            etag: Some(revision),
+            store_revision: Some(store_revision),
+            content_type: (!unchanged).then_some(BYTES),
+            body,
+            ..Self::new(status)
+        })
+    }
+
+    /// Answers the question for all keys that begin alike.
+    pub(super) fn to_list(answer: Answer) -> Result<Self, Refusal> {
+        let Answer::Entries { entries, more, store_revision } = answer else {
+            return Err(Refusal::from_answer(&answer));
+        };
+        let keys = entries.into_iter().map(list_entry).collect();
+        let body = ListBody { revision: store_revision, keys, more };
+        let store_revision = Some(store_revision);
+        Ok(Self { store_revision, ..Self::json(StatusCode::OK, &body) })
+    }
+
+    /// Answers whether this host can answer.
+    pub(super) fn health(healthy: bool, body: &serde_json::Value) -> Self {
+        let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Self::json(status, body)
+    }
+
+    fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).unwrap_or_default().into();
+        Self { content_type: Some(JSON), body, ..Self::new(status) }
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(content_type) = self.content_type {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if let Some(etag) = self.etag {
+            headers.insert(header::ETAG, etag_value(etag));
+        }
+        if let Some(revision) = self.store_revision {
+            headers.insert(REVISION, revision.into());
+        }
+        if self.replayed {
+            headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+fn list_entry(KeyEntry { key, value, revision }: KeyEntry) -> ListEntry {
+    match std::str::from_utf8(&value) {
+        Ok(text) => ListEntry { key, value: text.to_owned(), encoding: "utf8", revision },
+        Err(_) => ListEntry { key, value: base64::encode(&value), encoding: "base64", revision },
+    }
+}
+
+impl Refusal {
+    /// Refuses a request that breaks the rules of this API.
+    pub(super) fn bad(code: &'static str, message: String) -> Self {
+        let help = "docs: `PUT /v1/kv/KEY`, `GET /v1/kv?prefix=P&limit=N`, headers `If-Match`, \
+                    `If-None-Match` and `Idempotency-Key`";
+        Self::new(StatusCode::BAD_REQUEST, code, message, help)
+    }
+
+    /// Refuses a method.
+    pub(super) fn method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "this path does not take this method".to_owned(),
+            "keys take GET, PUT and DELETE; `/v1/kv` takes GET",
+        )
+    }
+
+    const fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: String,
+        help: &'static str,
+    ) -> Self {
+        Self { status, code, message, help, etag: None, outcome: None }
+    }
+
+    fn from_answer(answer: &Answer) -> Self {
+        match answer {
+            Answer::Conflict { current } => {
+                let message = current.map_or_else(
+                    || "the key does not exist, nothing was changed".to_owned(),
+                    |revision| format!("the key is at revision {revision}, nothing was changed"),
+                );
+                let help = "read the key again and repeat the change with its new `ETag`";
+                let refusal = Self::new(StatusCode::PRECONDITION_FAILED, "conflict", message, help);
+                Self { etag: *current, ..refusal }
+            }
+            Answer::NotFound | Answer::Absent { .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "the key does not exist".to_owned(),
+                "list the keys there are with `GET /v1/kv?prefix=`",
+            ),
+            Answer::IdempotencyMismatch => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-mismatch",
+                "the idempotency key belongs to another request, nothing was changed".to_owned(),
+                "give each new request a new `Idempotency-Key`",
+            ),
+            Answer::TooLarge => Self::from(Failure::TooLarge),
+            // An answer to something else: all that is known is that it is not known.
+            Answer::Written { .. }
+            | Answer::Deleted { .. }
+            | Answer::Value { .. }
+            | Answer::Entries { .. }
+            | Answer::NotLeader { .. }
+            | Answer::Unknown
+            | Answer::Overloaded => Self::from(Failure::Unknown),
+        }
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let Self { status, code, message, help, etag, outcome } = self;
+        let text = ErrorText { code, message: &message, help };
+        let reply = Reply { etag, ..Reply::json(status, &ErrorBody { error: text }) };
+        let mut response = reply.into_response();
+        let headers = response.headers_mut();
+        if let Some(outcome) = outcome {
+            headers.insert(OUTCOME, HeaderValue::from_static(outcome));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let message = failure.to_string();
+        let (status, code, help, outcome) = match failure {
+            Failure::NoQuorum { .. } | Failure::NotLeader { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-quorum",
+                "`evenkeel status` names the voters that are missing; `?stale` reads what is here",
+                Some("none"),
+            ),
+            Failure::DiskFull { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "disk-full",
+                "make room on that host's disk: it goes on by itself",
+                Some("none"),
+            ),
+            Failure::Overloaded { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "send fewer requests at once, and try again after a pause",
+                Some("none"),
+            ),
+            Failure::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "a value has at most 1 MiB, a key at most 512 bytes",
+                Some("none"),
+            ),
+            Failure::Unknown => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "outcome-unknown",
+                "read the key to see; with an `Idempotency-Key` a change can be sent again safely",
+                Some("unknown"),
+            ),
+        };
+        Self { outcome, ..Self::new(status, code, message, help) }
+    }
+}
+
+/// Adds what every answer carries.
+pub(super) fn sign(mut response: Response, executor: &Executor) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(host) = HeaderValue::from_str(executor.host.as_str()) {
+        headers.insert(HOST, host);
+    }
+    if !headers.contains_key(REVISION) {
+        headers.insert(REVISION, executor.revision().into());
+    }
+    response
+}
+
+fn etag_value(revision: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}

@@ -1,0 +1,358 @@
+//! Carries out what a voter's [`Replica`] decides, on a thread of its own.
+//!
+//! The thread runs the machine and the links to other voters, and nothing else: a busy API or a
+//! slow disk delays no heartbeat. Commands come in over a bounded channel, answers go out over
+//! one-shot channels, the disk reports back over a channel.
+
+mod timings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use evenkeel_consensus::command::{Answer, Command, Query, RequestId};
+use evenkeel_consensus::replica::{Action, Event, Replica};
+use evenkeel_consensus::settings::MemberId;
+use evenkeel_model::name::HostName;
+use evenkeel_model::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::LeaderView;
+use crate::log::{self, Log, Space};
+use crate::options::{RoundTrips, Voter};
+use crate::peers::{Incoming, Peers};
+pub(crate) use timings::Timings;
+
+/// Most commands that wait for the thread.
+const COMMANDS_MAX: usize = 1024;
+/// Most messages that wait for the thread; the network waits then.
+const INBOX_MAX: usize = 1024;
+/// Most things that are taken in before their consequences are carried out.
+const BATCH_MAX: usize = 512;
+/// A thread that wakes up this late was held, and first hears what has arrived meanwhile.
+const LATE: Duration = Duration::from_millis(20);
+/// Time between two tries to hand leadership to a voter whose disk has space.
+const HANDOVER_EVERY: Duration = Duration::from_secs(2);
+/// A message of more bytes carries entries. Votes, heartbeats and their answers are shorter.
+const ENTRIES_FROM: usize = 128;
+
+/// What a driver is asked.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Propose { command: Command, reply: oneshot::Sender<Reply> },
+    Read { query: Query, reply: oneshot::Sender<Reply> },
+    ReadStale { query: Query, reply: oneshot::Sender<Reply> },
+    Close,
+}
+
+/// What a driver replies.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Answer(Answer),
+    /// No space for the change on this host. It was surely not applied.
+    DiskFull,
+}
+
+/// What a driver shows of itself.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    pub(crate) leader: watch::Sender<LeaderView>,
+    /// The store's revision when a system key was last applied.
+    pub(crate) system_changes: watch::Sender<u64>,
+    /// The store's revision, as far as applied here.
+    pub(crate) revision: Arc<AtomicU64>,
+    pub(crate) space: watch::Sender<Space>,
+}
+
+/// What a driver hears.
+pub(crate) struct Inlets {
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) inbox: mpsc::Receiver<Incoming>,
+    pub(crate) log_events: mpsc::UnboundedReceiver<log::Event>,
+    pub(crate) round_trips: watch::Receiver<RoundTrips>,
+}
+
+/// Makes the channel for [`Ask`]s.
+pub(crate) fn ask_channel() -> (mpsc::Sender<Ask>, mpsc::Receiver<Ask>) {
+    mpsc::channel(COMMANDS_MAX)
+}
+
+/// Makes the channel for what the links report.
+pub(crate) fn inbox_channel() -> (mpsc::Sender<Incoming>, mpsc::Receiver<Incoming>) {
+    mpsc::channel(INBOX_MAX)
+}
+
+/// The machine and everything it acts on.
+pub(crate) struct Driver {
+    replica: Replica,
+    clock: Clock,
+    log: Log,
+    peers: Peers,
+    others: Vec<Voter>,
+    me: HostName,
+    outlets: Outlets,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    next_request: u64,
+    timings: Timings,
+    space: Space,
+    /// When leadership may be handed over (again), while there is no space.
+    handover_at: Timestamp,
+    handovers: usize,
+}
+
+/// The driver's monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::ZERO + self.0.elapsed()
+    }
+
+    fn instant(self, timestamp: Timestamp) -> tokio::time::Instant {
+        (self.0 + timestamp.since(Timestamp::ZERO)).into()
+    }
+}
+
+/// What woke the driver up.
+enum Wake {
+    Incoming(Incoming),
+    Log(log::Event),
+    Ask(Ask),
+    RoundTrips,
+    Time,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        replica: Replica,
+        clock: Clock,
+        log: Log,
+        peers: Peers,
+        me: HostName,
+        others: Vec<Voter>,
+        outlets: Outlets,
+    ) -> Self {
+        Self {
+            replica,
+            clock,
+            log,
+            peers,
+            others,
+            me,
+            outlets,
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            timings: Timings::FIRST,
+            space: Space::Free,
+            handover_at: Timestamp::ZERO,
+            handovers: 0,
+        }
+    }
+
+    /// Runs until it is asked to close or nobody can ask any more.
+    pub(crate) async fn run(mut self, mut inlets: Inlets) {
+        self.adapt_timings(&inlets.round_trips.borrow_and_update().clone());
+        self.act();
+        loop {
+            let Some(wake) = self.sleep(&mut inlets).await else { break };
+            if self.take(wake, &mut inlets.round_trips).is_break() || self.drain(&mut inlets) {
+                break;
+            }
+            let now = self.clock.now();
+            if self.replica.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                self.replica.handle_timeout(now);
+            }
+            self.hand_over_when_full(now);
+            self.act();
+        }
+        let Self { log, waiting, peers, .. } = self;
+        drop((waiting, peers));
+        log.close();
+    }
+
+    /// Waits for something to do. `None` when nobody can ask any more.
+    async fn sleep(&self, inlets: &mut Inlets) -> Option<Wake> {
+        let deadline = self.replica.poll_timeout().map(|deadline| self.clock.instant(deadline));
+        let far = tokio::time::Instant::now() + Duration::from_secs(1);
+        let deadline = deadline.unwrap_or(far).min(far);
+        let wake = tokio::select! {
+            biased;
+            Some(incoming) = inlets.inbox.recv() => Wake::Incoming(incoming),
+            Some(event) = inlets.log_events.recv() => Wake::Log(event),
+            ask = inlets.asks.recv() => Wake::Ask(ask?),
+            Ok(()) = inlets.round_trips.changed() => Wake::RoundTrips,
+            () = tokio::time::sleep_until(deadline) => Wake::Time,
+        };
+        if tokio::time::Instant::now() > deadline + LATE {
+            // Let the links deliver what has come while this thread did not run.
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Some(wake)
+    }
+
+    /// Takes in everything else that is there, so that it shares one write and one message.
+    /// Returns whether to close.
+    fn drain(&mut self, inlets: &mut Inlets) -> bool {
+        for _ in 0..BATCH_MAX {
+            let wake = if let Ok(incoming) = inlets.inbox.try_recv() {
+                Wake::Incoming(incoming)
+            } else if let Ok(event) = inlets.log_events.try_recv() {
+                Wake::Log(event)
+            } else if let Ok(ask) = inlets.asks.try_recv() {
+                Wake::Ask(ask)
+            } else {
+                return false;
+            };
+            if self.take(wake, &mut inlets.round_trips).is_break() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn take(
+        &mut self,
+        wake: Wake,
+        round_trips: &mut watch::Receiver<RoundTrips>,
+    ) -> std::ops::ControlFlow<()> {
+        match wake {
+            Wake::Incoming(incoming) => self.take_incoming(incoming),
+            Wake::Log(event) => self.take_log_event(event),
+            Wake::Ask(Ask::Close) => return std::ops::ControlFlow::Break(()),
+            Wake::Ask(ask) => self.take_ask(ask),
+            Wake::RoundTrips => {
+                let measured = round_trips.borrow_and_update().clone();
+                self.adapt_timings(&measured);
+            }
+            Wake::Time => {}
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.replica.handle_event(event, self.clock.now());
+    }
+
+    fn take_incoming(&mut self, incoming: Incoming) {
+        match incoming {
+            // Without space, entries would fill the reserve that votes need. The leader sends
+            // them again.
+            Incoming::Message(message)
+                if self.space == Space::Full && message.len() >= ENTRIES_FROM => {}
+            Incoming::Message(message) => self.handle(Event::Message(message)),
+            Incoming::Unreachable(member) => self.handle(Event::Unreachable { member }),
+            Incoming::BulkSent { to, ok } => self.handle(Event::SnapshotSent { member: to, ok }),
+        }
+    }
+
+    fn take_log_event(&mut self, event: log::Event) {
+        match event {
+            log::Event::Persisted { number } => self.handle(Event::Persisted { number }),
+            log::Event::SnapshotSaved { index } => self.handle(Event::SnapshotSaved { index }),
+            log::Event::Space(space) => {
+                self.space = space;
+                self.outlets.space.send_replace(space);
+            }
+        }
+    }
+
+    fn take_ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Propose { reply, .. } if self.space == Space::Full => {
+                drop(reply.send(Reply::DiskFull));
+            }
+            Ask::Propose { command, reply } => {
+                let request = self.expect_answer(reply);
+                self.handle(Event::Propose { request, command });
+            }
+            Ask::Read { query, reply } => {
+                let request = self.expect_answer(reply);
+                self.handle(Event::Read { request, query });
+            }
+            Ask::ReadStale { query, reply } => {
+                drop(reply.send(Reply::Answer(self.replica.keys().query(&query))));
+            }
+            Ask::Close => {}
+        }
+    }
+
+    fn expect_answer(&mut self, reply: oneshot::Sender<Reply>) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.waiting.insert(request, reply);
+        request
+    }
+
+    /// Carries out everything that the machine has decided.
+    fn act(&mut self) {
+        while let Some(action) = self.replica.poll_action() {
+            match action {
+                Action::Persist(persist) => self.log.persist(persist),
+                Action::Send { to, message, bulk: true } => self.peers.send_bulk(to, message),
+                Action::Send { to, message, bulk: false } => {
+                    if self.peers.send(to, message) {
+                        self.handle(Event::Unreachable { member: to });
+                    }
+                }
+                Action::Answer { request, answer } => {
+                    // Who asked may have gone.
+                    if let Some(reply) = self.waiting.remove(&request) {
+                        drop(reply.send(Reply::Answer(answer)));
+                    }
+                }
+                Action::Role { leader, term, is_leader } => self.show_role(leader, term, is_leader),
+                Action::SystemChanged { .. } => {
+                    self.outlets.system_changes.send_replace(self.replica.keys().revision());
+                }
+                Action::SaveSnapshot { snapshot } => self.log.save_snapshot(snapshot),
+                Action::Compact { through } => self.log.compact(through),
+            }
+        }
+        self.outlets.revision.store(self.replica.keys().revision(), Ordering::Relaxed);
+    }
+
+    fn show_role(&self, leader: Option<MemberId>, term: u64, is_self: bool) {
+        let leader = leader.and_then(|member| {
+            let other = self.others.iter().find(|voter| voter.member() == member);
+            let mine = crate::options::member(&self.me) == member;
+            other.map(|voter| voter.host.clone()).or_else(|| mine.then(|| self.me.clone()))
+        });
+        self.outlets.leader.send_modify(|view| view.change(leader, term, is_self));
+    }
+
+    fn adapt_timings(&mut self, round_trips: &RoundTrips) {
+        let others = self.others.iter().map(|voter| &voter.host);
+        let Some(wanted) = Timings::for_round_trips(round_trips, others) else { return };
+        if self.timings.is_off(wanted) {
+            tracing::info!(
+                heartbeat_ms = wanted.heartbeat.as_millis(),
+                election_min_ms = wanted.election_min.as_millis(),
+                "adapted to the measured round trips"
+            );
+            self.timings = wanted;
+            let Timings { heartbeat, election_min } = wanted;
+            self.handle(Event::Timings { heartbeat, election_min });
+        }
+    }
+
+    /// A leader without space lets another voter lead: it may have some.
+    fn hand_over_when_full(&mut self, now: Timestamp) {
+        if self.space == Space::Full && self.replica.is_leader() && self.handover_at <= now {
+            self.handover_at = now + HANDOVER_EVERY;
+            self.handovers += 1;
+            if let Some(voter) = self.others.get(self.handovers % self.others.len().max(1)) {
+                tracing::warn!(to = %voter.host, "disk full: another voter is asked to lead");
+                let to = voter.member();
+                self.handle(Event::TransferLeadership { to });
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How often a leader must be heard, from how long messages take.
+
+use std::time::Duration;
+
+use evenkeel_model::name::HostName;
+
+use crate::options::RoundTrips;
+
+/// Bounds on a LAN.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+const ELECTION_MIN: Duration = Duration::from_millis(150);
+/// Longest election timeout, however slow the network is.
+const ELECTION_MAX: Duration = Duration::from_secs(5);
+
+/// The timings of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timings {
+    /// How often a leader says that it lives.
+    pub(crate) heartbeat: Duration,
+    /// How long a follower waits at least before it calls an election; at most twice as long.
+    pub(crate) election_min: Duration,
+}
+
+impl Timings {
+    /// The timings before anything was measured: good for neighbouring regions, so that the first
+    /// election succeeds everywhere.
+    pub(crate) const FIRST: Self =
+        Self { heartbeat: HEARTBEAT_MIN, election_min: Duration::from_millis(300) };
+
+    /// Returns the timings for the round trips to the other voters: the heartbeat at least the
+    /// slowest voter's 99th percentile, the election timeout at least ten mean round trips and
+    /// five heartbeats.
+    pub(crate) fn for_round_trips<'a>(
+        round_trips: &RoundTrips,
+        others: impl IntoIterator<Item = &'a HostName>,
+    ) -> Option<Self> {
+        let measured = others.into_iter().filter_map(|host| round_trips.get(host));
+        let slowest = measured.fold(None, |slowest: Option<(Duration, Duration)>, trip| {
+            let (mean, p99) = slowest.unwrap_or_default();
+            Some((mean.max(trip.mean), p99.max(trip.p99)))
+        });
+        let (mean, p99) = slowest?;
+        let heartbeat = HEARTBEAT_MIN.max(p99).min(ELECTION_MAX / 5);
+        let election_min = ELECTION_MIN.max(10 * mean).max(5 * heartbeat).min(ELECTION_MAX);
+        Some(Self { heartbeat, election_min })
+    }
+
+    /// Returns whether `other` is so far away (more than a fifth) that a change is worth it.
+    pub(crate) fn is_off(self, other: Self) -> bool {
+        let off = |now: Duration, wanted: Duration| now.abs_diff(wanted) * 5 > now;
+        off(self.heartbeat, other.heartbeat) || off(self.election_min, other.election_min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::RoundTrip;
+
+    fn check(trips: &[(&str, u64, u64)], expected: Option<(u64, u64)>) {
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let millis = Duration::from_millis;
+        let trips = trips.iter().map(|(name, mean, p99)| {
+            (host(name), RoundTrip { mean: millis(*mean), p99: millis(*p99) })
+        });
+        let timings = Timings::for_round_trips(&trips.collect(), &[host("b"), host("c")]);
+        let expected = expected.map(|(heartbeat, election_min)| Timings {
+            heartbeat: millis(heartbeat),
+            election_min: millis(election_min),
+        });
+        assert_eq!(timings, expected);
+    }
+
+    #[test]
+    fn follows_the_slowest_voter() {
+        check(&[], None);
+        check(&[("client", 900, 900)], None);
+        check(&[("b", 0, 1), ("client", 900, 900)], Some((50, 250)));
+        check(&[("b", 10, 12), ("c", 40, 45)], Some((50, 400)));
+        check(&[("b", 10, 150), ("c", 40, 45)], Some((150, 750)));
+        check(&[("b", 4000, 9000)], Some((1000, 5000)));
+    }
+
+    #[test]
+    fn small_changes_are_not_worth_it() {
+        let of = |heartbeat, election_min| Timings {
+            heartbeat: Duration::from_millis(heartbeat),
+            election_min: Duration::from_millis(election_min),
+        };
+        assert!(!of(50, 300).is_off(of(50, 350)));
+        assert!(of(50, 300).is_off(of(50, 400)));
+        assert!(of(100, 500).is_off(of(70, 500)));
+    }
+}

@@ -1,0 +1,74 @@
+//! What a coordinator is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use evenkeel_consensus::settings::MemberId;
+use evenkeel_model::name::{HostName, SystemName};
+
+use crate::digest::digest;
+
+/// Everything that a [`Coordinator`](crate::Coordinator) must be told.
+#[derive(Debug)]
+pub struct Options {
+    /// The system: the others must have the same name.
+    pub system: SystemName,
+    /// This host.
+    pub host: HostName,
+    /// Every voter of the system, the same list on every host.
+    pub voters: Vec<Voter>,
+    /// Where the other voters reach this one: bound already, so that its port is known. Needed on
+    /// a voter, unused elsewhere.
+    pub peer_listener: Option<TcpListener>,
+    /// A folder for the log alone. Made on a voter if missing, unused elsewhere.
+    pub log_folder: PathBuf,
+    /// Size of a log segment in bytes, see [`SEGMENT_BYTES`].
+    pub log_segment_bytes: u64,
+    /// Most bytes of the log's folder; a log that needs more acts as on a full disk.
+    pub log_bytes_max: u64,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+}
+
+/// The usual size of a log segment in bytes. A voter's folder holds at least two: small enough for
+/// many voters on one disk, large enough to be changed every few thousand writes only.
+pub const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// A host that votes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voter {
+    /// Its name.
+    pub host: HostName,
+    /// Where it listens for other voters.
+    pub peer: SocketAddr,
+    /// Where it serves the API.
+    pub api: SocketAddr,
+}
+
+impl Voter {
+    /// Returns its identity in the protocol, which follows from its name.
+    #[must_use]
+    pub fn member(&self) -> MemberId {
+        member(&self.host)
+    }
+}
+
+/// Returns the identity in the protocol of the voter on `host`. Never zero.
+#[must_use]
+pub fn member(host: &HostName) -> MemberId {
+    MemberId(digest([host.as_str()]).max(1))
+}
+
+/// The time to another host and back, as measured lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundTrip {
+    /// The mean.
+    pub mean: Duration,
+    /// What 99 % are below.
+    pub p99: Duration,
+}
+
+/// Round trips from this host to others; those that were not measured are missing.
+pub type RoundTrips = BTreeMap<HostName, RoundTrip>;

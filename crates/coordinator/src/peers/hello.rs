@@ -1,0 +1,180 @@
+//! The first words on a link: both sides must belong together before a message counts.
+
+use std::io;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Identity;
+use super::frame;
+
+/// The version of everything on a link.
+const FORMAT: u32 = 1;
+const MAGIC: &[u8; 4] = b"EKpl";
+const HELLO_MAX: usize = 4 << 10;
+/// Time for the first words.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Channel {
+    /// Not said.
+    Unset = 0,
+    /// Messages in order.
+    Messages = 1,
+    /// One snapshot.
+    Bulk = 2,
+}
+
+/// What the connecting side says first.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct Hello {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(string, tag = "2")]
+    system: String,
+    #[prost(string, tag = "3")]
+    pub(super) host: String,
+    #[prost(uint64, tag = "4")]
+    pub(super) member: u64,
+    #[prost(uint64, tag = "5")]
+    voters: u64,
+    #[prost(enumeration = "Channel", tag = "6")]
+    channel: i32,
+    /// Whom it wants to reach.
+    #[prost(uint64, tag = "7")]
+    to: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Welcome {
+    /// Why not; absent when accepted.
+    #[prost(string, optional, tag = "1")]
+    refusal: Option<String>,
+}
+
+/// Says the first words and waits for the welcome.
+///
+/// # Errors
+/// The inner one is why the other side refused.
+pub(super) async fn introduce(
+    stream: &mut TcpStream,
+    identity: &Identity,
+    to: u64,
+    channel: Channel,
+) -> io::Result<Result<(), String>> {
+    let hello = Hello {
+        format: FORMAT,
+        system: identity.system.to_string(),
+        host: identity.host.to_string(),
+        member: identity.member.0,
+        voters: identity.voters,
+        channel: channel.into(),
+        to,
+    };
+    let mut bytes = MAGIC.to_vec();
+    frame::append(&mut bytes, &hello.encode_to_vec());
+    let exchange = async {
+        stream.write_all(&bytes).await?;
+        let welcome = frame::read(stream, HELLO_MAX).await?;
+        let welcome = Welcome::decode(welcome.as_slice()).map_err(io::Error::other)?;
+        Ok(welcome.refusal.map_or(Ok(()), Err))
+    };
+    within(exchange).await
+}
+
+/// Hears the first words and answers them.
+///
+/// # Errors
+/// The inner one is why this side refused.
+pub(super) async fn welcome(
+    stream: &mut TcpStream,
+    identity: &Identity,
+    is_voter: impl Fn(u64) -> bool,
+) -> io::Result<Result<(Hello, Channel), String>> {
+    let exchange = async {
+        let mut magic = [0; MAGIC.len()];
+        stream.read_exact(&mut magic).await?;
+        if magic != *MAGIC {
+            return Err(frame::invalid("not a voter's connection".to_owned()));
+        }
+        let hello = frame::read(stream, HELLO_MAX).await?;
+        let hello = Hello::decode(hello.as_slice()).map_err(io::Error::other)?;
+        let refusal = refusal(&hello, identity, is_voter);
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, &Welcome { refusal: refusal.clone() }.encode_to_vec());
+        stream.write_all(&bytes).await?;
+        let channel = hello.channel();
+        Ok(refusal.map_or(Ok((hello, channel)), Err))
+    };
+    within(exchange).await
+}
+
+async fn within<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(HELLO_TIMEOUT, exchange).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, "no introduction within 2 s"))
+    })
+}
+
+fn refusal(hello: &Hello, identity: &Identity, is_voter: impl Fn(u64) -> bool) -> Option<String> {
+    let Identity { system, host, member, voters } = identity;
+    if hello.format != FORMAT {
+        return Some(format!("format {} is not {FORMAT}, the format of `{host}`", hello.format));
+    }
+    if hello.system != system.as_str() {
+        return Some(format!("`{host}` belongs to system `{system}`, not to `{}`", hello.system));
+    }
+    if hello.to != member.0 {
+        return Some(format!("another host is looked for, this is `{host}`"));
+    }
+    if hello.voters != *voters || !is_voter(hello.member) {
+        return Some(format!("`{}` and `{host}` have different lists of voters", hello.host));
+    }
+    (hello.channel() == Channel::Unset).then(|| "the connection's purpose is missing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_consensus::settings::MemberId;
+    use evenkeel_model::name::{HostName, SystemName};
+
+    fn check(change: impl FnOnce(&mut Hello), expected: Option<&str>) {
+        let identity = Identity {
+            system: SystemName::parse("shop").unwrap(),
+            host: HostName::parse("fra-a1").unwrap(),
+            member: MemberId(1),
+            voters: 99,
+        };
+        let mut hello = Hello {
+            format: FORMAT,
+            system: "shop".to_owned(),
+            host: "ams-a1".to_owned(),
+            member: 2,
+            voters: 99,
+            channel: Channel::Messages.into(),
+            to: 1,
+        };
+        change(&mut hello);
+        let refusal = refusal(&hello, &identity, |member| member == 2);
+        assert_eq!(refusal.as_deref(), expected);
+    }
+
+    #[test]
+    fn refuses_whoever_does_not_belong_here() {
+        check(|_| (), None);
+        check(|hello| hello.format = 2, Some("format 2 is not 1, the format of `fra-a1`"));
+        check(
+            |hello| hello.system = "blog".to_owned(),
+            Some("`fra-a1` belongs to system `shop`, not to `blog`"),
+        );
+        check(|hello| hello.to = 5, Some("another host is looked for, this is `fra-a1`"));
+        let voters = Some("`ams-a1` and `fra-a1` have different lists of voters");
+        check(|hello| hello.voters = 5, voters);
+        check(|hello| hello.member = 5, voters);
+        check(|hello| hello.channel = 0, Some("the connection's purpose is missing"));
+    }
+}

@@ -10,6 +10,7 @@
 //! program again for the processes that stand between the kernel and a host.
 
 mod address;
+mod forward;
 mod host_init;
 mod lab;
 mod measure;
@@ -28,7 +29,8 @@ pub mod world;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use address::AddressError;
+pub use address::{AddressError, on_loopback};
+pub use forward::Forwarder;
 pub use lab::{BuildError, HostStatus, Lab, PowerError, Site};
 pub use measure::RoundTrip;
 pub use namespace::Namespace;

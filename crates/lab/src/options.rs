@@ -10,8 +10,9 @@ use evenkeel_model::name::RegionName;
 /// How the hosts of a system are put on this machine.
 #[derive(Debug, Clone)]
 pub struct LabOptions {
-    /// Program and arguments that each host's init keeps running. `{host}` and `{data}` inside an
-    /// argument become the host's name and data folder.
+    /// Program and arguments that each host's init keeps running, in the host's data folder: paths
+    /// are absolute. `{host}` and `{data}` inside a word become the host's name and data folder;
+    /// `/proc/self/exe` is this program itself.
     pub command: Vec<OsString>,
     /// Where the hosts' data folders are.
     pub storage: Storage,

@@ -117,6 +117,8 @@ impl Switch {
     }
 
     fn run(mut self) {
+        // A busy machine must not make the links longer than they are set.
+        sys::prefer_this_thread();
         // The kernel may delay a timer by 50 µs otherwise. Refused nowhere, and harmless if.
         nix::sys::prctl::set_timerslack(1).ok();
         let mut events = [EpollEvent::empty(); 16];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel_model::name::RegionName;
 use evenkeel_model::time::Timestamp;
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::options::{Wan, WanLink};
@@ -101,8 +101,11 @@ impl WideArea {
         start: impl FnOnce(Arc<Shared>) -> io::Result<JoinHandle<()>>,
     ) -> io::Result<Self> {
         let table = Mutex::new(Table::new(&regions, wan));
-        let shared =
-            Arc::new(Shared { table, wake: EventFd::new()?, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            table,
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?,
+            stop: AtomicBool::new(false),
+        });
         let thread = Some(start(Arc::clone(&shared))?);
         Ok(Self { regions, shared, thread })
     }

@@ -22,7 +22,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, getegid, geteuid, pipe2};
 
@@ -91,7 +91,7 @@ pub fn enter(listeners: Vec<TcpListener>) -> io::Result<Entered> {
     let watched = watched_signals();
     let before = SigSet::thread_get_mask()?;
     watched.thread_block()?;
-    let signals = SignalFd::new(&watched)?;
+    let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC)?;
     let is_root = geteuid() == Uid::from_raw(0);
     let ways = [Isolation::Root, Isolation::User];
     let mut reason = String::new();
@@ -217,7 +217,8 @@ pub(crate) fn run_init(arguments: &[OsString]) -> ExitCode {
     let watched = watched_signals();
     let Ok(status) = std::env::var(STATUS).unwrap_or_default().parse() else { return failed };
     let Ok(status) = sys::take_inherited(status) else { return failed };
-    let signals = watched.thread_block().and_then(|()| SignalFd::new(&watched));
+    let signals =
+        watched.thread_block().and_then(|()| SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC));
     let completed = complete();
     let message = completed.as_ref().map_or_else(Clone::clone, |()| COMPLETE.to_owned());
     // Nobody reads the report when the one outside has been killed: then this one ends as well.

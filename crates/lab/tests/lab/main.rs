@@ -44,6 +44,9 @@ fn main() -> ExitCode {
 
 /// Enters a world and plays one scenario in it.
 fn run_scenario(name: &str) -> ExitCode {
+    if name == "linger-loopback" {
+        scenarios::linger_on_loopback();
+    }
     let listeners =
         if name == "listener" { vec![TcpListener::bind("127.0.0.1:0").unwrap()] } else { vec![] };
     if let Some(address) =
@@ -105,7 +108,7 @@ impl Stage {
     ) -> (Child, BufReader<impl std::io::Read>, String) {
         let mut child = self
             .command(scenario, as_user)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -178,23 +181,38 @@ fn statuses_come_out(stage: &Stage, as_user: bool) {
 
 fn outsiders_come_in(stage: &Stage, as_user: bool) {
     let (mut child, mut lines, address) = stage.begin("listener", as_user);
-    let mut stream = TcpStream::connect(&address).unwrap();
-    stream.write_all(b"ahoy").unwrap();
-    let mut answer = [0; 4];
-    if stream.read_exact(&mut answer).is_ok() {
-        assert_eq!(&answer, b"ahoy");
+    let ask = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"ahoy").unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).is_ok_and(|()| answer == *b"ahoy")
+    };
+    if ask() {
+        // The first target dies, and the second one answers.
+        let mut orders = child.stdin.take().unwrap();
+        writeln!(orders, "fra-a1").unwrap();
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "off\n");
+        assert!(ask());
     } else {
         let mut rest = String::new();
         lines.read_to_string(&mut rest).unwrap();
         assert!(rest.contains("SKIPPED"), "no answer: {rest}");
         print!("{}", indented(&rest));
     }
-    drop(stream);
+    drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
 }
 
 fn nothing_is_left(stage: &Stage, as_user: bool) {
-    let (mut child, lines, line) = stage.begin("linger", as_user);
+    for scenario in ["linger", "linger-loopback"] {
+        nothing_is_left_of(stage, scenario, as_user);
+    }
+}
+
+fn nothing_is_left_of(stage: &Stage, scenario: &str, as_user: bool) {
+    let (mut child, lines, line) = stage.begin(scenario, as_user);
     if line != "ready" {
         println!("    {line}");
         return;

@@ -1,12 +1,14 @@
 //! What is tried inside a world.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::world::{Isolation, World};
-use evenkeel_lab::{HostStatus, Lab, Namespace, ProcessRole, Wan, WanLink, ping};
+use evenkeel_lab::{
+    Forwarder, HostStatus, Lab, Namespace, ProcessRole, Wan, WanLink, on_loopback, ping,
+};
 use evenkeel_model::fault::{FaultKind, Target};
 use evenkeel_model::instance::InstanceId;
 use evenkeel_model::system::System;
@@ -250,13 +252,34 @@ fn linger(world: &World) {
     std::thread::sleep(Duration::from_secs(600));
 }
 
-/// Answers one caller from outside the world.
-fn listener(world: World) {
-    let listener = world.listeners.into_iter().next().unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut question = [0; 4];
-    stream.read_exact(&mut question).unwrap();
-    stream.write_all(&question).unwrap();
+/// Lets callers from outside the world reach the hosts, of which one dies.
+fn listener(mut world: World) {
+    let system = five_hosts();
+    let listener = world.listeners.remove(0);
+    let lab = Lab::build(&world, &system, options(&system)).unwrap();
+    lab.power_on_all().unwrap();
+    wait_for_hosts(&lab);
+    let client = lab.client_namespace(&region("fra")).unwrap().clone();
+    let targets = ["fra-a1", "ams-a1"].map(|name| SocketAddr::new(address(&system, name), ECHO));
+    let forwarder = Forwarder::start(listener, client, targets.to_vec()).unwrap();
+    for line in io::stdin().lines() {
+        lab.power_off(&host(&line.unwrap())).unwrap();
+        println!("off");
+    }
+    drop(forwarder);
+}
+
+/// Stays until it is killed, without namespaces.
+pub(crate) fn linger_on_loopback() {
+    let world = World { isolation: Isolation::None { reason: String::new() }, listeners: vec![] };
+    let system = on_loopback(&five_hosts());
+    let mut options = options(&system);
+    options.command = ["sh", "-c", "setsid sleep 1000 & sleep 1001"].map(Into::into).to_vec();
+    let lab = Lab::build(&world, &system, options).unwrap();
+    lab.power_on_all().unwrap();
+    eventually("the hosts run", || system.hosts.keys().all(|name| lab.processes(name).len() == 4));
+    println!("ready");
+    std::thread::sleep(Duration::from_secs(600));
 }
 
 /// The last resort: hosts are processes on loopback addresses.
@@ -266,7 +289,7 @@ pub(crate) fn loopback() {
     let refused = Lab::build(&world, &five_hosts(), options(&five_hosts())).unwrap_err();
     assert!(refused.to_string().contains("tried without"), "{refused}");
 
-    let system = system("fra a fra-a1 127.77.0.1\nams a ams-a1 127.77.0.2");
+    let system = on_loopback(&system("fra a fra-a1 10.0.0.1\nams a ams-a1 10.0.0.2"));
     let mut options = options(&system);
     options.command = ["sh", "-c", "sleep 1000 & sleep 1001"].map(Into::into).to_vec();
     options.wan = Wan::continental(&system.regions);

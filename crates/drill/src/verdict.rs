@@ -1,0 +1,231 @@
+//! From what was seen to a verdict. Decides alone from its arguments; does no IO.
+
+use std::fmt;
+use std::time::Duration;
+
+use evenkeel_checker::history::{Rule, Violation};
+use evenkeel_checker::measure::Counts;
+
+use crate::budgets::Budget;
+
+/// Fewer operations than this prove nothing.
+const OPERATIONS_MIN: u64 = 500;
+/// A generator later than this measures itself: a tenth of the smallest limit.
+const LATENESS_MAX: Duration = Duration::from_millis(100);
+
+/// The verdict on an experiment, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Every limit was kept.
+    Pass,
+    /// This machine was too restless, or something could not be looked at.
+    Inconclusive,
+    /// The fault was not seen to take effect, or too little was asked.
+    Invalid,
+    /// A promise was broken.
+    Fail,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Pass => "pass",
+            Self::Inconclusive => "inconclusive",
+            Self::Invalid => "invalid",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// Everything that one experiment showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// Why the experiment says nothing, if so: the fault did not take effect.
+    pub invalid: Option<String>,
+    /// Operations by outcome.
+    pub counts: Counts,
+    /// Acknowledged writes that are gone.
+    pub lost_writes: u64,
+    /// Every broken rule of the store.
+    pub violations: Vec<Violation>,
+    /// What could not be looked at.
+    pub unseen: Vec<String>,
+    /// Longest gap of one client, over the whole experiment.
+    pub gap: Duration,
+    /// The same before the fault.
+    pub gap_before: Duration,
+    /// From the fault to the system's first event that names it.
+    pub detect: Option<Duration>,
+    /// From the fault until clients were served steadily again.
+    pub recover: Option<Duration>,
+    /// From the fault to its end, or to the end of looking.
+    pub held: Duration,
+    /// From the end of the fault until full redundancy.
+    pub full_redundancy: Option<Duration>,
+    /// How late the load was (99.9 %).
+    pub lateness: Duration,
+}
+
+impl Measured {
+    /// Returns whether clients were served again while the fault lasted, with nothing lost.
+    #[must_use]
+    pub fn survived(&self) -> bool {
+        self.violations.is_empty() && self.recover.is_some_and(|recover| recover <= self.held)
+    }
+}
+
+/// A verdict with its reasons, the worst first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why it is not [`Verdict::Pass`].
+    pub reasons: Vec<String>,
+}
+
+/// Judges an experiment.
+#[must_use]
+pub fn judge(measured: &Measured, budget: &Budget) -> Judgement {
+    let mut found: Vec<(Verdict, String)> = Vec::new();
+    for violation in &measured.violations {
+        found.push((Verdict::Fail, violation.to_string()));
+    }
+    found.extend(validity(measured));
+    found.extend(limits(measured, budget));
+    found.extend(measured.unseen.iter().map(|what| (Verdict::Inconclusive, what.clone())));
+    found.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
+    let verdict = found.first().map_or(Verdict::Pass, |(verdict, _)| *verdict);
+    Judgement { verdict, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+}
+
+fn validity(measured: &Measured) -> Vec<(Verdict, String)> {
+    let mut found = Vec::new();
+    if let Some(reason) = &measured.invalid {
+        found.push((Verdict::Invalid, reason.clone()));
+    }
+    let operations = measured.counts.operations;
+    if operations < OPERATIONS_MIN {
+        let reason = format!("only {operations} operations, {OPERATIONS_MIN} are needed");
+        found.push((Verdict::Invalid, reason));
+    }
+    if measured.lateness > LATENESS_MAX {
+        let reason = format!("the load itself was late by {}", millis(measured.lateness));
+        found.push((Verdict::Inconclusive, reason));
+    }
+    found
+}
+
+/// Compares with the budget. What exceeds it already before the fault is this machine's noise.
+fn limits(measured: &Measured, budget: &Budget) -> Vec<(Verdict, String)> {
+    // An invalid experiment has felt no fault: there is nothing to compare.
+    if measured.invalid.is_some() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let noisy = measured.gap_before > budget.gap_max;
+    let worst = if noisy { Verdict::Inconclusive } else { Verdict::Fail };
+    let mut over = |what: String, limit: String| {
+        let noise = if noisy { " (and before the fault too)" } else { "" };
+        found.push((worst, format!("{what}, the limit is {limit}{noise}")));
+    };
+    if measured.gap > budget.gap_max {
+        over(format!("longest gap {}", millis(measured.gap)), millis(budget.gap_max));
+    }
+    let errors = measured.counts.failed + measured.counts.unknown;
+    if let Some(limit) = budget.failed_max.filter(|limit| errors > *limit) {
+        over(format!("{errors} requests failed or in doubt"), limit.to_string());
+    }
+    let times = [
+        ("clients were served again", measured.recover, budget.recover_max),
+        ("full redundancy", measured.full_redundancy, budget.full_redundancy_max),
+    ];
+    for (what, time, limit) in times {
+        match time {
+            Some(time) if time <= limit => {}
+            Some(time) => over(format!("{what} after {}", millis(time)), millis(limit)),
+            None => over(format!("{what}: not seen"), millis(limit)),
+        }
+    }
+    found
+}
+
+/// Writes a duration as whole milliseconds.
+#[must_use]
+pub fn millis(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}
+
+/// Returns the verdict on a whole drill: the worst of its experiments.
+#[must_use]
+pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
+    verdicts.into_iter().max().unwrap_or(Verdict::Invalid)
+}
+
+/// Counts the violations of a rule.
+#[must_use]
+pub fn count_rule(violations: &[Violation], rule: Rule) -> usize {
+    violations.iter().filter(|violation| violation.rule == rule).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budgets::Overrides;
+    use crate::targets::Role;
+
+    fn good() -> Measured {
+        let ms = Duration::from_millis;
+        Measured {
+            invalid: None,
+            counts: Counts { operations: 1700, ok: 1700, failed: 0, unknown: 0 },
+            lost_writes: 0,
+            violations: Vec::new(),
+            unseen: Vec::new(),
+            gap: ms(120),
+            gap_before: ms(110),
+            detect: Some(ms(300)),
+            recover: Some(ms(0)),
+            held: ms(4000),
+            full_redundancy: Some(ms(900)),
+            lateness: ms(3),
+        }
+    }
+
+    fn check(measured: &Measured, expected: Verdict, reason: &str) {
+        let judgement = judge(measured, &Budget::of(Role::Replica, Overrides::default()));
+        assert_eq!(judgement.verdict, expected, "{judgement:?}");
+        let first = judgement.reasons.first().map_or("", String::as_str);
+        assert!(first.contains(reason), "{judgement:?}");
+    }
+
+    #[test]
+    fn a_verdict_is_the_worst_of_its_reasons() {
+        check(&good(), Verdict::Pass, "");
+        check(&Measured { gap: Duration::from_secs(2), ..good() }, Verdict::Fail, "longest gap");
+        check(&Measured { recover: None, ..good() }, Verdict::Fail, "not seen");
+        let failed = Counts { failed: 1, ..good().counts };
+        check(&Measured { counts: failed, ..good() }, Verdict::Fail, "1 requests failed");
+        let few = Counts { operations: 499, ..good().counts };
+        check(&Measured { counts: few, ..good() }, Verdict::Invalid, "only 499");
+        let invalid = Some("no effect was seen".to_owned());
+        check(&Measured { invalid, recover: None, ..good() }, Verdict::Invalid, "no effect");
+        let late = Duration::from_millis(101);
+        check(&Measured { lateness: late, ..good() }, Verdict::Inconclusive, "late");
+        let noisy = Duration::from_secs(3);
+        let noisy = Measured { gap: noisy, gap_before: noisy, ..good() };
+        check(&noisy, Verdict::Inconclusive, "before the fault too");
+        let lost =
+            Violation { rule: Rule::LostWrite, key: "k".to_owned(), evidence: "gone".to_owned() };
+        let lost = Measured { violations: vec![lost], lost_writes: 1, ..good() };
+        check(&lost, Verdict::Fail, "lost write on key `k`: gone");
+        assert!(!lost.survived() && good().survived());
+    }
+
+    #[test]
+    fn a_lowered_budget_fails_what_passed() {
+        let overrides = Overrides { gap_max: Some(Duration::from_millis(1)), failed_max: None };
+        let quiet = Measured { gap_before: Duration::ZERO, ..good() };
+        let judgement = judge(&quiet, &Budget::of(Role::Replica, overrides));
+        assert_eq!(judgement.verdict, Verdict::Fail);
+    }
+}

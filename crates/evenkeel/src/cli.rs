@@ -1,0 +1,166 @@
+//! The command line: what can be typed, and which command carries it out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+
+/// Keeps a service and its data up when any one process, host, zone or region fails, and proves it
+/// by breaking each of them on purpose.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, about, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done · 1 failed · 2 bad usage or file · 3 done, but the goal is \
+    not met · 4 no quorum\nBegin with: evenkeel demo"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put a whole system on this machine, break every part of it under load, and leave it running
+    Demo(DemoArguments),
+    /// Break every part of a system in the lab and check that it keeps its promise
+    Drill(DrillArguments),
+    /// Write a commented system file to begin with
+    Init {
+        /// File to write; `-` is standard output
+        #[arg(default_value = "evenkeel.toml")]
+        file: PathBuf,
+    },
+    /// Check a system file: every error with its place and cure, then whether it can keep its goal
+    Check {
+        /// The system file
+        #[arg(default_value = "evenkeel.toml")]
+        file: PathBuf,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what an error code means, why it matters and how to fix it
+    Explain {
+        /// The code, such as EK0102; all of them when left out
+        code: Option<String>,
+    },
+    /// Print the JSON Schema of system files
+    Schema,
+    /// Run this host's part of a system
+    Node(NodeArguments),
+    /// Say whether the goal is met, and what everything rests on
+    Status(StatusArguments),
+    /// Stop this host's node and everything that it started
+    Down {
+        /// The host's data folder
+        #[arg(long, default_value = commands::DATA_DEFAULT)]
+        data: PathBuf,
+    },
+    /// Run a host's gateway (started by the node)
+    #[command(hide = true)]
+    Gateway {
+        /// The file that holds the routes
+        #[arg(long)]
+        snapshot: PathBuf,
+        /// The host it runs on
+        #[arg(long)]
+        host: String,
+    },
+}
+
+/// Arguments of `evenkeel demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// Your own system file, put on this machine the same way
+    pub(crate) file: Option<PathBuf>,
+    /// End after the experiments instead of staying up
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Write report.json and history.jsonl into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Run one kind of experiment only, such as `host` or `replica@web-3`
+    #[arg(long, value_name = "FAULT[@TARGET]")]
+    pub(crate) only: Option<String>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Shorter experiments
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Port on 127.0.0.1 for your browser; the next free one when taken
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+}
+
+/// Arguments of `evenkeel drill`.
+#[derive(Debug, Args)]
+pub(crate) struct DrillArguments {
+    /// The system file; the demo's three regions when left out
+    pub(crate) file: Option<PathBuf>,
+    /// The full matrix with full durations
+    #[arg(long)]
+    pub(crate) standard: bool,
+    /// Write report.json and history.jsonl into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Run one kind of experiment only, such as `host` or `replica@web-3`
+    #[arg(long, value_name = "FAULT[@TARGET]")]
+    pub(crate) only: Option<String>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Shorter experiments
+    #[arg(long, conflicts_with = "standard")]
+    pub(crate) quick: bool,
+}
+
+/// Arguments of `evenkeel node`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// The system file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) system: PathBuf,
+    /// Which of its hosts this is
+    #[arg(long)]
+    pub(crate) host: String,
+    /// Folder for everything that this host must remember
+    #[arg(long, default_value = commands::DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// Accept that traffic between hosts is not encrypted
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+/// Arguments of `evenkeel status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// The host's data folder
+    #[arg(long, default_value = commands::DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Reads the command line and runs the command. A misuse ends with exit code 2.
+pub(crate) fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Drill(arguments) => commands::drill::run(&arguments),
+        Command::Init { file } => commands::init::run(&file),
+        Command::Check { file, json } => commands::check::run(&file, json),
+        Command::Explain { code } => commands::explain::run(code.as_deref()),
+        Command::Schema => commands::explain::schema(),
+        Command::Node(arguments) => commands::node::run(&arguments),
+        Command::Status(arguments) => commands::status::run(&arguments),
+        Command::Down { data } => commands::down::run(&data),
+        Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),
+    };
+    outcome.unwrap_or_else(|error| {
+        crate::show::error(&error);
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,15 @@
+//! `evenkeel demo`: a whole system on this machine, broken part by part.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::cli::DemoArguments;
+
+/// Runs the command. Exit code 3 when a promise was broken.
+///
+/// # Errors
+/// When the system can't be put on this machine.
+pub(crate) fn run(_arguments: &DemoArguments) -> Result<ExitCode> {
+    bail!("being wired")
+}

@@ -1,0 +1,111 @@
+//! `evenkeel node`: one real host; and the gateway process that it starts.
+
+use std::io::IsTerminal as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use evenkeel_gateway as gateway;
+use evenkeel_model::name::HostName;
+use evenkeel_node::clock;
+use evenkeel_node::host::Ending;
+use evenkeel_node::start::{self, Options, StartError};
+use evenkeel_telemetry::logs::{self, LogFormat, Place};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::NodeArguments;
+use crate::commands::BAD_INPUT;
+use crate::show;
+
+/// Runs a node until it is told to end, starting anew when the system file in force changes.
+///
+/// # Errors
+/// When it can't start.
+pub(crate) fn run(arguments: &NodeArguments) -> Result<ExitCode> {
+    let program = std::env::current_exe().context("find this program")?;
+    start_logs("node", &arguments.host);
+    let options = Options {
+        system_file: arguments.system.clone(),
+        host: arguments.host.clone(),
+        data: arguments.data.clone(),
+        insecure: arguments.insecure,
+        program: program.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .context("start the event loop")?;
+    let ending = runtime.block_on(async {
+        let leave = leave_on_signal()?;
+        Ok::<_, anyhow::Error>(start::run(options, leave).await)
+    })?;
+    drop(runtime);
+    match ending {
+        Ok(Ending::Down) => Ok(ExitCode::SUCCESS),
+        Ok(Ending::Leave) => {
+            show::say(
+                "the node has ended; what it started goes on: `evenkeel down` stops that too",
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ending::Restart) => {
+            let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
+            Err(error).context("start again with the replicated system file")
+        }
+        Err(error) => Ok(refuse(error)),
+    }
+}
+
+fn refuse(error: StartError) -> ExitCode {
+    let code = match &error {
+        StartError::File { path, text, diagnostics } => {
+            show::diagnostics(diagnostics, path, text);
+            ExitCode::from(BAD_INPUT)
+        }
+        StartError::Read { .. } | StartError::NoHost { .. } | StartError::Insecure { .. } => {
+            ExitCode::from(BAD_INPUT)
+        }
+        StartError::Data(_)
+        | StartError::Listen { .. }
+        | StartError::Control { .. }
+        | StartError::Shims { .. }
+        | StartError::Coordinator(_) => ExitCode::FAILURE,
+    };
+    show::error(&anyhow::Error::new(error));
+    code
+}
+
+/// Turns true on SIGTERM or SIGINT.
+fn leave_on_signal() -> Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let (leave, told) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        leave.send_replace(true);
+    });
+    Ok(told)
+}
+
+fn start_logs(process: &str, host: &str) {
+    let format = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    let place = Place { host: host.to_owned(), process: process.to_owned(), ..Place::default() };
+    logs::start(place, format);
+}
+
+/// Runs a gateway process.
+///
+/// # Errors
+/// When the host's name is none.
+pub(crate) fn gateway(snapshot: PathBuf, host: &str) -> Result<ExitCode> {
+    start_logs("gateway", host);
+    let host = HostName::parse(host).context("read --host")?;
+    let seed = clock::now().as_nanos() ^ u64::from(std::process::id());
+    Ok(gateway::run(gateway::Options { snapshot, host, seed }))
+}

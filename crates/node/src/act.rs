@@ -1,0 +1,283 @@
+//! Carries out actions in the background and reports what came of them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_control::plan::Plan;
+use evenkeel_control::report::{HostReport, LeaderAnswer};
+use evenkeel_gateway::snapshot;
+use evenkeel_gateway_core::table::RouteTable;
+use evenkeel_model::name::HostName;
+use evenkeel_model::service::Probe;
+use evenkeel_model::system::System;
+use evenkeel_node_core::action::Action;
+use evenkeel_node_core::event::{Event, ProcessChange};
+use evenkeel_node_core::process::{ProcessId, ProcessSpec};
+use evenkeel_supervisor::shims::{Shims, Signal};
+use evenkeel_supervisor::spec;
+use tokio::sync::mpsc;
+
+use crate::check;
+use crate::client::Client;
+use crate::data::write_durably;
+use crate::host::Outcome;
+use crate::plan_file;
+use crate::store::{Leadership, Store, Stored};
+use crate::wire::{AnswerWire, ReportWire};
+
+/// Size at which a process's log is rotated, in bytes.
+const LOG_MAX: u64 = 8 << 20;
+
+/// Time for the leader's answer to a report.
+const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+
+/// Time between two tries to read the stored plan after an election.
+const OFFICE_RETRY: Duration = Duration::from_millis(50);
+
+/// What carries actions out.
+#[derive(Debug, Clone)]
+pub struct Hands {
+    /// The system in force.
+    pub system: Arc<System>,
+    /// Requests to other hosts.
+    pub client: Client,
+    /// Where outcomes go.
+    pub outcomes: mpsc::Sender<Outcome>,
+    /// The plan on disk.
+    pub plan: PathBuf,
+    /// The gateway's snapshot on disk.
+    pub routes: PathBuf,
+    /// The system file on disk.
+    pub system_file: PathBuf,
+    /// Text of the system file that this node runs with.
+    pub system_text: Arc<str>,
+}
+
+impl Hands {
+    /// Carries out one action of node-core, all but those that the loop does itself.
+    pub fn carry_out(&self, action: Action, store: &Store, shims: &Shims) {
+        match action {
+            Action::SendHeartbeat { to, report } => self.send_heartbeat(&to, &report),
+            Action::StorePlan { plan } => self.store_plan(store.clone(), plan),
+            Action::SavePlan { plan } => self.save_plan(plan),
+            Action::WriteRoutes { routes } => self.write_routes(routes),
+            Action::StartProcess { spec } => self.start(shims.clone(), spec),
+            Action::TerminateProcess { id } => Self::signal(shims.clone(), id, Signal::Terminate),
+            Action::KillProcess { id } => Self::signal(shims.clone(), id, Signal::Kill),
+            Action::RemoveProcess { id } => Self::remove(shims.clone(), id),
+            Action::Check { id, number, purpose, probe, address, timeout } => {
+                let hands = self.clone();
+                tokio::spawn(async move {
+                    let result = hands.check(&id, &probe, address, timeout).await;
+                    hands.tell(Event::CheckFinished { id, number, purpose, result }).await;
+                });
+            }
+            Action::SendProbe { .. } | Action::Finish => {}
+        }
+    }
+
+    async fn tell(&self, event: Event) {
+        // The loop has ended: nobody is left to be told.
+        drop(self.outcomes.send(Outcome::Event(Box::new(event))).await);
+    }
+
+    fn send_heartbeat(&self, to: &HostName, report: &HostReport) {
+        let Some(address) = self.system.hosts.get(to).map(|host| host.address) else { return };
+        let address = SocketAddr::new(address, self.system.ports.api);
+        let body = serde_json::to_vec(&ReportWire::from(report));
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let event = match hands.report(address, body).await {
+                Ok(answer) => Event::HeartbeatAnswered { answer },
+                Err(reason) => Event::HeartbeatFailed { reason },
+            };
+            hands.tell(event).await;
+        });
+    }
+
+    async fn report(
+        &self,
+        address: SocketAddr,
+        body: serde_json::Result<Vec<u8>>,
+    ) -> Result<LeaderAnswer, String> {
+        let body = body.map_err(|error| error.to_string())?;
+        let answer = self.client.post(address, "/internal/heartbeat", body, HEARTBEAT_MAX).await?;
+        let mut wire: AnswerWire =
+            serde_json::from_slice(&answer).map_err(|error| format!("{address}: {error}"))?;
+        if let Some(digest) = wire.system_digest.take() {
+            drop(self.outcomes.send(Outcome::SystemDigest(digest)).await);
+        }
+        LeaderAnswer::try_from(wire).map_err(|error| format!("{address}: {error}"))
+    }
+
+    fn store_plan(&self, store: Store, plan: Plan) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let number = plan.number;
+            match store.replace_plan(&plan).await {
+                Stored::Done => hands.tell(Event::PlanStored { number }).await,
+                Stored::Refused(present) => {
+                    if let Some(plan) = present {
+                        hands.tell(Event::PlanSeen { plan }).await;
+                    }
+                    hands.tell(Event::PlanRefused { number }).await;
+                }
+            }
+        });
+    }
+
+    fn save_plan(&self, plan: Plan) {
+        let hands = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let number = plan.number;
+            let event = match plan_file::write(&hands.plan, &hands.system.name, &plan) {
+                Ok(()) => Event::PlanSaved { number },
+                Err(error) => {
+                    let reason = format!("write `{}`: {error}", hands.plan.display());
+                    Event::PlanSaveFailed { number, reason }
+                }
+            };
+            drop(hands.outcomes.blocking_send(Outcome::Event(Box::new(event))));
+        });
+    }
+
+    fn write_routes(&self, routes: RouteTable) {
+        let hands = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let generation = routes.generation;
+            let event = match snapshot::write(&hands.routes, &routes) {
+                Ok(()) => Event::RoutesWritten { generation },
+                Err(error) => Event::RoutesFailed { generation, reason: error.to_string() },
+            };
+            drop(hands.outcomes.blocking_send(Outcome::Event(Box::new(event))));
+        });
+    }
+
+    fn start(&self, shims: Shims, spec: ProcessSpec) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let id = spec.id.clone();
+            let change = start(&shims, spec).await;
+            hands.tell(Event::Process { id, change }).await;
+        });
+    }
+
+    fn signal(shims: Shims, id: ProcessId, signal: Signal) {
+        tokio::spawn(async move {
+            if let Err(error) = shims.signal(&id.to_string(), signal).await {
+                tracing::warn!(%id, ?signal, %error, "a signal was not sent");
+            }
+        });
+    }
+
+    fn remove(shims: Shims, id: ProcessId) {
+        tokio::spawn(async move {
+            if let Err(error) = shims.remove(&id.to_string()).await {
+                tracing::warn!(%id, %error, "a shim was not removed");
+            }
+        });
+    }
+
+    async fn check(
+        &self,
+        id: &ProcessId,
+        probe: &Probe,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let name = match id {
+            ProcessId::Gateway => None,
+            ProcessId::Replica(instance) => Some(instance.to_string()),
+        };
+        check::ask(probe, address, name.as_deref(), timeout).await
+    }
+
+    /// Reads the stored plan, as often as needed, and then tells the core that this host leads.
+    pub fn take_office(&self, store: &Store, leadership: Leadership) {
+        let (hands, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            while store.leadership() == leadership {
+                match hands.read_office(&store).await {
+                    Ok(plan) => {
+                        let Leadership { leader, term } = leadership;
+                        return hands.tell(Event::Role { leader, term, plan }).await;
+                    }
+                    Err(reason) => {
+                        tracing::info!(reason, "this host leads but can't read the plan yet")
+                    }
+                }
+                tokio::time::sleep(OFFICE_RETRY).await;
+            }
+        });
+    }
+
+    async fn read_office(&self, store: &Store) -> Result<Option<Plan>, String> {
+        let stored = store.adopt_system(&self.system_text).await?;
+        if *stored != *self.system_text {
+            self.replace_system(&stored).await?;
+        }
+        store.read_plan().await.map(|read| read.map(|(plan, _)| plan))
+    }
+
+    /// Reads the plan that the store holds on this host, and tells the core.
+    pub fn look_at_plan(&self, store: &Store) {
+        let (hands, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            match store.seen_plan().await {
+                Ok(Some(plan)) => hands.tell(Event::PlanSeen { plan }).await,
+                Ok(None) => {}
+                Err(reason) => tracing::debug!(reason, "the applied plan was not read"),
+            }
+        });
+    }
+
+    /// Fetches the replicated system file, which differs from this node's, and puts it in force.
+    pub fn fetch_system(&self, store: &Store) {
+        let (hands, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            match store.read_system().await {
+                Ok(Some(text)) if *text != *hands.system_text => {
+                    if let Err(reason) = hands.replace_system(&text).await {
+                        tracing::warn!(reason, "the replicated system file is not in force here");
+                    }
+                }
+                Ok(_) => {}
+                Err(reason) => tracing::info!(reason, "the replicated system file was not read"),
+            }
+        });
+    }
+
+    async fn replace_system(&self, text: &str) -> Result<(), String> {
+        tracing::warn!("this host's system file differs from the replicated one, which wins");
+        write_durably(&self.system_file, text.as_bytes())
+            .map_err(|error| format!("write `{}`: {error}", self.system_file.display()))?;
+        drop(self.outcomes.send(Outcome::SystemReplaced).await);
+        Ok(())
+    }
+}
+
+async fn start(shims: &Shims, spec: ProcessSpec) -> ProcessChange {
+    if spec.binds.is_some_and(is_taken) {
+        return ProcessChange::PortTaken;
+    }
+    let spec = spec::ProcessSpec {
+        id: spec.id.to_string(),
+        command: spec.command,
+        directory: spec.directory,
+        environment: spec.environment,
+        listen: spec.listen,
+        log_max_bytes: LOG_MAX,
+    };
+    match shims.start(spec).await {
+        Ok(pid) => ProcessChange::Started { pid },
+        Err(error) => ProcessChange::StartFailed { reason: error.to_string() },
+    }
+}
+
+/// Returns whether another program listens on an address. The listener used to find out has never
+/// accepted a connection, so it leaves nothing behind.
+fn is_taken(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}

@@ -1,0 +1,117 @@
+//! What changed on this host lately: found by comparing one status with the next, kept bounded.
+
+use std::collections::VecDeque;
+
+use evenkeel_model::time::Timestamp;
+use evenkeel_node_core::process::ProcessId;
+use evenkeel_node_core::status::{ProcessStatus, Status};
+use serde::{Deserialize, Serialize};
+
+/// Events kept; the oldest goes first.
+const KEPT_MAX: usize = 200;
+
+/// One change, for people and for the drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When this host noticed, in nanoseconds of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// What kind: `leader-changed`, `host-up`, `host-isolated`, `host-down`, `replica-exited`,
+    /// `gateway-exited`, `redundancy-lost`, `redundancy-full`.
+    pub kind: String,
+    /// Name of the host or process it is about.
+    pub subject: String,
+    /// A sentence.
+    pub text: String,
+}
+
+/// The latest events of this node process.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    kept: VecDeque<Event>,
+    last: Option<Status>,
+}
+
+impl EventLog {
+    /// Notes what differs between `status` and the one observed before.
+    pub fn observe(&mut self, status: Status, now: Timestamp) {
+        if let Some(last) = self.last.take() {
+            for (kind, subject, text) in differences(&last, &status) {
+                tracing::info!(kind, subject, "{text}");
+                if self.kept.len() == KEPT_MAX {
+                    self.kept.pop_front();
+                }
+                let kind = kind.to_owned();
+                self.kept.push_back(Event { at_ns: now.as_nanos(), kind, subject, text });
+            }
+        }
+        self.last = Some(status);
+    }
+
+    /// Returns what is kept, the oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.kept.iter().cloned().collect()
+    }
+}
+
+type Difference = (&'static str, String, String);
+
+fn differences(last: &Status, next: &Status) -> Vec<Difference> {
+    let mut found = Vec::new();
+    if last.leader != next.leader {
+        let (subject, text) = next.leader.as_ref().map_or_else(
+            || (String::new(), "no leader is known".to_owned()),
+            |leader| (leader.to_string(), format!("`{leader}` leads in term {}", next.term)),
+        );
+        found.push(("leader-changed", subject, text));
+    }
+    if next.is_leader {
+        host_differences(last, next, &mut found);
+        let was_full =
+            last.redundancy.as_ref().is_some_and(|redundancy| redundancy.missing.is_empty());
+        match &next.redundancy {
+            Some(redundancy) if redundancy.missing.is_empty() && !was_full => {
+                found.push(("redundancy-full", String::new(), "nothing is missing".to_owned()));
+            }
+            Some(redundancy) if !redundancy.missing.is_empty() && was_full => {
+                found.push(("redundancy-lost", String::new(), redundancy.missing.join("; ")));
+            }
+            _ => {}
+        }
+    }
+    for process in &next.processes {
+        let before = last.processes.iter().find(|before| before.id == process.id);
+        if let Some(before) = before
+            && before.restarts < process.restarts
+        {
+            found.push(exit_of(process));
+        }
+    }
+    found
+}
+
+fn host_differences(last: &Status, next: &Status, found: &mut Vec<Difference>) {
+    for (host, status) in &next.hosts {
+        let before = last.hosts.get(host).and_then(|before| before.state);
+        let Some(state) = status.state.filter(|state| Some(*state) != before) else { continue };
+        // A new leader learns the states it begins with: no host changed.
+        if !last.is_leader && state == evenkeel_control::hosts::HostState::Up {
+            continue;
+        }
+        let kind = match state {
+            evenkeel_control::hosts::HostState::Up => "host-up",
+            evenkeel_control::hosts::HostState::Isolated => "host-isolated",
+            evenkeel_control::hosts::HostState::Down => "host-down",
+        };
+        found.push((kind, host.to_string(), format!("host `{host}` is {state}")));
+    }
+}
+
+fn exit_of(process: &ProcessStatus) -> Difference {
+    let reason = process.last_error.clone().unwrap_or_else(|| "ended".to_owned());
+    let kind = match process.id {
+        ProcessId::Gateway => "gateway-exited",
+        ProcessId::Replica(_) => "replica-exited",
+    };
+    (kind, process.id.to_string(), format!("`{}` {reason}", process.id))
+}

@@ -1,0 +1,231 @@
+//! The host's loop: every fact goes to node-core as an event, every action is carried out.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use evenkeel_coordinator::options::RoundTrips;
+use evenkeel_model::name::HostName;
+use evenkeel_model::system::System;
+use evenkeel_node_core::action::Action;
+use evenkeel_node_core::event::{Event, ProcessChange};
+use evenkeel_node_core::host_loop::HostLoop;
+use evenkeel_node_core::process::ProcessId;
+use evenkeel_supervisor::shims::{ShimEvent, Shims};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::act::Hands;
+use crate::api::Question;
+use crate::clock;
+use crate::events::EventLog;
+use crate::probe::Probes;
+use crate::round_trips::Window;
+use crate::status::StatusWire;
+use crate::store::{Leadership, Store};
+use crate::survival;
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything on this host was stopped, as asked.
+    Down,
+    /// The node alone ends; what it started goes on, for the next node to adopt.
+    Leave,
+    /// The system file in force changed: the node is to start again with it.
+    Restart,
+}
+
+/// The ways into the loop.
+#[derive(Debug)]
+pub struct Inlets {
+    /// Outcomes of actions.
+    pub outcomes: mpsc::Receiver<Outcome>,
+    /// Questions of the API.
+    pub questions: mpsc::Receiver<Question>,
+    /// News of the shims.
+    pub shims: mpsc::Receiver<ShimEvent>,
+    /// Signals to leave.
+    pub leave: watch::Receiver<bool>,
+}
+
+/// What an action in the background led to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A fact for node-core.
+    Event(Box<Event>),
+    /// The digest of the replicated system file, as the leader told it.
+    SystemDigest(String),
+    /// The system file in force was replaced on this host's disk.
+    SystemReplaced,
+}
+
+/// Everything that the loop holds.
+#[derive(Debug)]
+pub struct Host {
+    /// The decisions.
+    pub core: HostLoop,
+    /// The system in force.
+    pub system: Arc<System>,
+    /// This host.
+    pub name: HostName,
+    /// What carries actions out.
+    pub hands: Hands,
+    /// The replicated store.
+    pub store: Store,
+    /// Probes of other hosts.
+    pub probes: Probes,
+    /// The processes.
+    pub shims: Shims,
+    /// Where measured round trips go.
+    pub round_trips: watch::Sender<RoundTrips>,
+    /// The round trips measured lately.
+    pub measured: Window,
+    /// Digest of the system file that this node runs with.
+    pub system_digest: String,
+    /// What an operator should know, said in every status.
+    pub warnings: Vec<String>,
+}
+
+impl Host {
+    /// Runs until told to end.
+    pub async fn run(mut self, mut inlets: Inlets) -> Ending {
+        let mut leaders = self.store.leader_changes();
+        let mut changes = self.store.changes();
+        let mut events = EventLog::default();
+        let mut down: Vec<oneshot::Sender<()>> = Vec::new();
+        leaders.mark_changed();
+        loop {
+            if self.act() {
+                for reply in down {
+                    // Who asked may have gone; everything has stopped all the same.
+                    let _gone = reply.send(());
+                }
+                return Ending::Down;
+            }
+            events.observe(self.core.status(clock::now()), clock::now());
+            tokio::select! {
+                () = sleep_until(&self.core) => self.core.handle_timeout(clock::now()),
+                Some(outcome) = inlets.outcomes.recv() => {
+                    if let Some(ending) = self.handle_outcome(outcome) {
+                        return ending;
+                    }
+                }
+                Some(event) = inlets.shims.recv() => self.handle_shim(event),
+                Some(question) = inlets.questions.recv() => {
+                    self.answer(question, &events, &mut down);
+                }
+                answer = self.probes.receive() => {
+                    self.measured.note(answer.from.clone(), answer.round_trip);
+                    self.round_trips.send_replace(self.measured.summary());
+                    let event = Event::ProbeAnswered { from: answer.from, round_trip: answer.round_trip };
+                    self.core.handle_event(event, clock::now());
+                }
+                Ok(()) = leaders.changed() => {
+                    leaders.mark_unchanged();
+                    self.announce(self.store.leadership());
+                }
+                Ok(()) = changes.changed() => {
+                    changes.mark_unchanged();
+                    self.hands.look_at_plan(&self.store);
+                }
+                Ok(()) = inlets.leave.changed() => return Ending::Leave,
+            }
+        }
+    }
+
+    /// Carries out what the core wants; returns whether all has ended.
+    fn act(&mut self) -> bool {
+        while let Some(action) = self.core.poll_action() {
+            if let Action::SendProbe { to } = action {
+                if let Some(host) = self.system.hosts.get(&to) {
+                    let address = SocketAddr::new(host.address, self.system.ports.peer);
+                    self.probes.send(to, address);
+                }
+            } else if action == Action::Finish {
+                return true;
+            } else {
+                self.hands.carry_out(action, &self.store, &self.shims);
+            }
+        }
+        false
+    }
+
+    /// Tells the core who leads. On the leader itself the stored plan is read first.
+    fn announce(&mut self, leadership: Leadership) {
+        tracing::debug!(leader = ?leadership.leader, term = leadership.term, "leadership");
+        if leadership.leader.as_ref() == Some(&self.name) {
+            self.hands.take_office(&self.store, leadership);
+            return;
+        }
+        let Leadership { leader, term } = leadership;
+        let event = Event::Role { leader, term, plan: None };
+        self.core.handle_event(event, clock::now());
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) -> Option<Ending> {
+        match outcome {
+            Outcome::Event(event) => self.core.handle_event(*event, clock::now()),
+            Outcome::SystemDigest(digest) => {
+                if digest != self.system_digest {
+                    self.hands.fetch_system(&self.store);
+                }
+            }
+            Outcome::SystemReplaced => return Some(Ending::Restart),
+        }
+        None
+    }
+
+    fn handle_shim(&mut self, event: ShimEvent) {
+        let (id, change) = match event {
+            // The answer to a start is given where the start was asked for.
+            ShimEvent::Started { .. } | ShimEvent::Adopted { .. } => return,
+            ShimEvent::Exited { id, status } => (id, ProcessChange::Exited(status)),
+            ShimEvent::ShimLost { id } => (id, ProcessChange::Lost),
+        };
+        let Ok(id) = ProcessId::parse(&id) else {
+            tracing::warn!(id, "a shim of this host has a name that no process has");
+            return;
+        };
+        self.core.handle_event(Event::Process { id, change }, clock::now());
+    }
+
+    fn answer(
+        &mut self,
+        question: Question,
+        events: &EventLog,
+        down: &mut Vec<oneshot::Sender<()>>,
+    ) {
+        let now = clock::now();
+        match question {
+            Question::Heartbeat(report, reply) => {
+                let plan_number = report.plan_number;
+                self.core.handle_event(Event::HeartbeatReceived { report: *report }, now);
+                let digest = Some(self.system_digest.clone());
+                let answer = self.core.answer_for(plan_number, now).map(|answer| (answer, digest));
+                // A host that no longer waits will report again.
+                drop(reply.send(answer));
+            }
+            Question::Status(reply) => drop(reply.send(self.status(events))),
+            Question::Down(reply) => {
+                down.push(reply);
+                self.core.handle_event(Event::Stop, now);
+            }
+        }
+    }
+
+    fn status(&self, events: &EventLog) -> StatusWire {
+        let status = self.core.status(clock::now());
+        let survival = survival::judge(&self.system, &status);
+        let mut warnings = self.warnings.clone();
+        warnings.extend(status.disk_error.clone());
+        StatusWire::new(&status, &self.system, &survival, events.events(), warnings)
+    }
+}
+
+/// Sleeps until the core's next deadline, forever without one.
+async fn sleep_until(core: &HostLoop) {
+    match core.poll_timeout() {
+        Some(at) => tokio::time::sleep(at.since(clock::now())).await,
+        None => pending().await,
+    }
+}

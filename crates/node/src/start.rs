@@ -1,0 +1,389 @@
+//! Starts a node: everything that can go wrong is found before anything runs.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use evenkeel_control::controller;
+use evenkeel_coordinator::options::{
+    Options as CoordinatorOptions, RoundTrips, SEGMENT_BYTES, Voter,
+};
+use evenkeel_coordinator::{Coordinator, StartError as CoordinatorError};
+use evenkeel_diagnostic::Diagnostic;
+use evenkeel_gateway::snapshot;
+use evenkeel_model::name::HostName;
+use evenkeel_model::place::Host as Place;
+use evenkeel_model::system::System;
+use evenkeel_model::voting::deal_voters;
+use evenkeel_node_core::host_loop::HostLoop;
+use evenkeel_node_core::process::ProcessId;
+use evenkeel_node_core::settings::{Adopted, Restored, Settings, Timings};
+use evenkeel_supervisor::protocol::ChildState;
+use evenkeel_supervisor::shims::{ShimEvent, Shims};
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::act::Hands;
+use crate::api::{self, Context};
+use crate::client::Client;
+use crate::clock;
+use crate::data::{DataFolder, OpenError};
+use crate::host::{Ending, Host, Inlets};
+use crate::plan_file;
+use crate::probe::Probes;
+use crate::round_trips::Window;
+use crate::store::Store;
+
+/// Most bytes of the coordinator's log folder.
+const LOG_BYTES_MAX: u64 = 4 << 30;
+
+/// How a node is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The system file; used until the replicated one is known.
+    pub system_file: PathBuf,
+    /// Name of this host in it.
+    pub host: String,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Allows addresses beyond loopback although nothing is encrypted.
+    pub insecure: bool,
+    /// The program to start for shims and the gateway: this one.
+    pub program: PathBuf,
+}
+
+/// Reports why a node did not start. Nothing runs and nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file can't be read.
+    #[error("can't read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The system file has errors.
+    #[error("`{path}` can't be used")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: String,
+        /// What is wrong with it.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// The file has no such host.
+    #[error("there is no host `{host}` in `{path}`; it has: {known}")]
+    NoHost {
+        /// The name given.
+        host: String,
+        /// The file.
+        path: PathBuf,
+        /// The hosts that it has.
+        known: String,
+    },
+    /// Traffic would cross a network unencrypted.
+    #[error(
+        "host `{host}` has address {address}, and nothing between hosts is encrypted yet: \
+         on a network where you trust everybody, say --insecure"
+    )]
+    Insecure {
+        /// The first such host.
+        host: HostName,
+        /// Its address.
+        address: std::net::IpAddr,
+    },
+    /// The data folder can't be used.
+    #[error(transparent)]
+    Data(#[from] OpenError),
+    /// A port can't be opened.
+    #[error("can't listen on {address} for {purpose}; is another node running here?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The local control socket can't be opened.
+    #[error("can't open control socket `{path}`")]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The shims of an earlier node can't be adopted.
+    #[error("can't open the shims' folder `{path}`")]
+    Shims {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The coordinator can't start, for instance because its log is damaged.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+}
+
+/// The system file in force and what to warn of.
+struct Loaded {
+    system: Arc<System>,
+    text: Arc<str>,
+    warnings: Vec<String>,
+}
+
+/// Runs a node until it is told to end; `leave` turns true when it alone is to end.
+///
+/// # Errors
+/// When it can't start.
+pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Ending, StartError> {
+    let mut loaded = load(&options)?;
+    let system = Arc::clone(&loaded.system);
+    let place = find_host(&options, &system)?.clone();
+    check_addresses(&options, &system)?;
+    if options.insecure {
+        loaded.warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
+    }
+    let folder = DataFolder::open(&options.data, &system.name, &place.name)?;
+    let api = listen(SocketAddr::new(place.address, system.ports.api), "the API")?;
+    let probe_address = SocketAddr::new(place.address, system.ports.peer);
+    let probes =
+        Probes::bind(probe_address, system.name.clone(), place.name.clone()).map_err(|source| {
+            StartError::Listen { address: probe_address, purpose: "probes", source }
+        })?;
+    let (shim_events, shims_inlet) = mpsc::channel(1024);
+    let shims = open_shims(&options, &folder, shim_events).await?;
+    let (round_trips, round_trips_outlet) = watch::channel(RoundTrips::new());
+    let coordinator =
+        Coordinator::start(coordinator_options(&system, &place, &folder)?, round_trips_outlet)
+            .await?;
+    let store = Store::new(coordinator, place.name.clone());
+    let (outcomes, outcomes_inlet) = mpsc::channel(1024);
+    let (questions, questions_inlet) = mpsc::channel(256);
+    let client = Client::new(system.name.clone());
+    let context = Context {
+        questions,
+        client: client.clone(),
+        system: Arc::clone(&system),
+        host: place.name.clone(),
+    };
+    serve(api, store.router().merge(api::public(context.clone())))?;
+    serve_locally(&folder.control_socket(), api::local(context))?;
+    let core = HostLoop::new(
+        settings(&options, &folder, &system, &place),
+        restored(&folder, &system, &shims),
+        clock::now(),
+    );
+    let host = Host {
+        core,
+        hands: Hands {
+            system: Arc::clone(&system),
+            client,
+            outcomes,
+            plan: folder.plan(),
+            routes: folder.routes(),
+            system_file: folder.system_file(),
+            system_text: Arc::clone(&loaded.text),
+        },
+        name: place.name.clone(),
+        store: store.clone(),
+        probes,
+        shims: shims.clone(),
+        round_trips,
+        measured: Window::default(),
+        system_digest: digest(&loaded.text),
+        warnings: loaded.warnings,
+        system,
+    };
+    tracing::info!(data = %folder.path().display(), "node of `{}` runs", place.name);
+    let inlets =
+        Inlets { outcomes: outcomes_inlet, questions: questions_inlet, shims: shims_inlet, leave };
+    let ending = host.run(inlets).await;
+    store.shutdown().await;
+    Ok(ending)
+}
+
+fn load(options: &Options) -> Result<Loaded, StartError> {
+    let given = read(&options.system_file)?;
+    let replicated = options.data.join("system.toml");
+    let mut warnings = Vec::new();
+    let (path, text) = if replicated.exists() {
+        let text = read(&replicated)?;
+        if text != given {
+            warnings.push(format!(
+                "`{}` differs from the replicated system file, which is in force",
+                options.system_file.display()
+            ));
+        }
+        (replicated, text)
+    } else {
+        (options.system_file.clone(), given)
+    };
+    match evenkeel_system_file::parse(&text) {
+        Ok(parsed) => Ok(Loaded { system: Arc::new(parsed.system), text: text.into(), warnings }),
+        Err(diagnostics) => Err(StartError::File { path, text, diagnostics }),
+    }
+}
+
+fn read(path: &Path) -> Result<String, StartError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| StartError::Read { path: path.to_path_buf(), source })
+}
+
+fn find_host<'a>(options: &Options, system: &'a System) -> Result<&'a Place, StartError> {
+    let found = system.hosts.values().find(|host| host.name.as_str() == options.host);
+    found.ok_or_else(|| StartError::NoHost {
+        host: options.host.clone(),
+        path: options.system_file.clone(),
+        known: system.hosts.keys().map(HostName::as_str).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn check_addresses(options: &Options, system: &System) -> Result<(), StartError> {
+    let exposed = system.hosts.values().find(|host| !host.address.is_loopback());
+    match exposed {
+        Some(host) if !options.insecure => {
+            Err(StartError::Insecure { host: host.name.clone(), address: host.address })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Opens a listening socket that a restarted node can open again at once.
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
+    let open = || -> io::Result<TcpListener> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = nix::sys::socket::socket(family, SockType::Stream, flags, None)?;
+        nix::sys::socket::setsockopt(&socket, ReuseAddr, &true)?;
+        nix::sys::socket::bind(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            &SockaddrStorage::from(address),
+        )?;
+        nix::sys::socket::listen(&socket, Backlog::new(1024)?)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|source| StartError::Listen { address, purpose, source })
+}
+
+async fn open_shims(
+    options: &Options,
+    folder: &DataFolder,
+    events: mpsc::Sender<ShimEvent>,
+) -> Result<Shims, StartError> {
+    let path = folder.shims();
+    Shims::open(path.clone(), options.program.clone(), events)
+        .await
+        .map_err(|source| StartError::Shims { path, source })
+}
+
+fn coordinator_options(
+    system: &System,
+    place: &Place,
+    folder: &DataFolder,
+) -> Result<CoordinatorOptions, StartError> {
+    let hosts = deal_voters(system);
+    let voters = hosts.iter().filter_map(|host| system.hosts.get(host)).map(|host| Voter {
+        host: host.name.clone(),
+        peer: SocketAddr::new(host.address, system.ports.peer),
+        api: SocketAddr::new(host.address, system.ports.api),
+    });
+    let peer_listener = if hosts.contains(&place.name) {
+        Some(listen(SocketAddr::new(place.address, system.ports.peer), "the coordinator")?)
+    } else {
+        None
+    };
+    Ok(CoordinatorOptions {
+        system: system.name.clone(),
+        host: place.name.clone(),
+        voters: voters.collect(),
+        peer_listener,
+        log_folder: folder.log(),
+        log_segment_bytes: SEGMENT_BYTES,
+        log_bytes_max: LOG_BYTES_MAX,
+        seed: clock::now().as_nanos(),
+    })
+}
+
+fn serve(listener: TcpListener, router: Router) -> Result<(), StartError> {
+    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let listener = tokio::net::TcpListener::from_std(listener)
+        .map_err(|source| StartError::Listen { address, purpose: "the API", source })?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the API has ended");
+        }
+    });
+    Ok(())
+}
+
+fn serve_locally(path: &Path, router: Router) -> Result<(), StartError> {
+    let failed = |source| StartError::Control { path: path.to_path_buf(), source };
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the control socket has ended");
+        }
+    });
+    Ok(())
+}
+
+fn settings(options: &Options, folder: &DataFolder, system: &System, place: &Place) -> Settings {
+    let program = options.program.display().to_string();
+    let routes = folder.routes().display().to_string();
+    let command =
+        [program.as_str(), "gateway", "--snapshot", &routes, "--host", place.name.as_str()];
+    let now = clock::now().as_nanos();
+    Settings {
+        host: place.name.clone(),
+        system: system.clone(),
+        boot: now,
+        seed: now ^ u64::from(std::process::id()),
+        gateway_command: command.map(str::to_owned).to_vec(),
+        timings: Timings::STANDARD,
+        control: controller::Settings::STANDARD,
+        defect: None,
+    }
+}
+
+fn restored(folder: &DataFolder, system: &System, shims: &Shims) -> Restored {
+    let routes = match snapshot::read(&folder.routes()) {
+        Ok(loaded) => Some(loaded.table).filter(|table| table.system == system.name),
+        Err(_) => None,
+    };
+    let adopted = shims.list().into_iter().filter_map(|shim| {
+        let pid = match shim.child {
+            ChildState::Running { pid, .. } => Some(pid),
+            ChildState::Idle | ChildState::Exited { .. } => None,
+        };
+        Some(Adopted { id: ProcessId::parse(&shim.id).ok()?, pid })
+    });
+    Restored {
+        plan: plan_file::read(&folder.plan(), &system.name),
+        routes,
+        processes: adopted.collect(),
+    }
+}
+
+/// Tells two system files apart.
+fn digest(text: &str) -> String {
+    format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), text.len())
+}

@@ -1,0 +1,254 @@
+//! The status that people and programs read: one sentence, then everything it rests on.
+
+use evenkeel_model::place::HostRole;
+use evenkeel_model::system::System;
+use evenkeel_node_core::status::Status;
+use serde::{Deserialize, Serialize};
+
+use crate::events::Event;
+use crate::survival::Survival;
+use crate::wire::{HostStateWire, StateWire};
+
+/// The whole status as JSON. Fields may be added; none changes its meaning.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusWire {
+    /// Name of the system.
+    pub system: String,
+    /// The declared goal.
+    pub survive: String,
+    /// Whether the goal is met now. `false` without a leader, who alone can tell.
+    pub goal_met: bool,
+    /// The same in one sentence.
+    pub sentence: String,
+    /// Who leads.
+    pub leader: Option<String>,
+    /// In which term.
+    pub term: u64,
+    /// Number of the plan in force where this was seen.
+    pub plan_number: u64,
+    /// What is missing until the system could take the next fault as well as the last.
+    pub redundancy: RedundancyWire,
+    /// Every host.
+    pub hosts: Vec<HostWire>,
+    /// Every planned replica.
+    pub instances: Vec<InstanceWire>,
+    /// Processes of the host that answers.
+    pub processes: Vec<ProcessWire>,
+    /// What changed lately where this was seen.
+    pub events: Vec<Event>,
+    /// What an operator should know beside the goal.
+    pub warnings: Vec<String>,
+    /// The host whose view this is.
+    pub host: String,
+    /// `leader` when the view is the leader's own, otherwise `local`.
+    pub source: Source,
+    /// How old the leader's part of the view is, in milliseconds; absent when there was none yet.
+    pub age_ms: Option<u64>,
+}
+
+/// Whose view a status is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The leader's, so fresh.
+    Leader,
+    /// One host's, as far as it knows.
+    Local,
+}
+
+/// See [`evenkeel_control::redundancy::Redundancy`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RedundancyWire {
+    /// Whether nothing is missing.
+    pub full: bool,
+    /// What is missing, a sentence each.
+    pub missing: Vec<String>,
+}
+
+/// One host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostWire {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its address.
+    pub address: String,
+    /// `full` or `witness`.
+    pub role: String,
+    /// How the leader sees it, absent when no leader has said.
+    pub state: Option<HostStateWire>,
+    /// Whether it votes in the coordinator.
+    pub voter: bool,
+    /// Round trip from the host that answers, in milliseconds, absent without an answer.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// One planned replica.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceWire {
+    /// Its name, such as `web-17`.
+    pub id: String,
+    /// Its service.
+    pub service: String,
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// `serving` or `draining`.
+    pub phase: String,
+    /// What it does, absent when not known here.
+    pub state: Option<StateWire>,
+    /// Why it last failed.
+    pub last_error: Option<String>,
+}
+
+/// One process of the host that answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProcessWire {
+    /// `gateway` or a replica's name.
+    pub id: String,
+    /// What it does.
+    pub state: StateWire,
+    /// Its process id while it runs.
+    pub pid: Option<u32>,
+    /// How often it failed since the node process began.
+    pub restarts: u64,
+    /// Why it last failed.
+    pub last_error: Option<String>,
+}
+
+impl StatusWire {
+    /// Puts a host's view into words.
+    #[must_use]
+    pub fn new(
+        status: &Status,
+        system: &System,
+        survival: &Survival,
+        events: Vec<Event>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let missing = status.redundancy.as_ref().map(|redundancy| redundancy.missing.clone());
+        let missing = missing.unwrap_or_else(|| vec!["no leader has said".to_owned()]);
+        let source = if status.is_leader { Source::Leader } else { Source::Local };
+        let age =
+            status.leader_contact.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let mut wire = Self {
+            system: system.name.to_string(),
+            survive: system.goal.to_string(),
+            goal_met: status.is_leader && survival.goal_met,
+            sentence: String::new(),
+            leader: status.leader.as_ref().map(ToString::to_string),
+            term: status.term,
+            plan_number: status.plan.as_ref().map_or(0, |plan| plan.number),
+            redundancy: RedundancyWire { full: missing.is_empty(), missing },
+            hosts: hosts(status, system),
+            instances: instances(status),
+            processes: processes(status),
+            events,
+            warnings,
+            host: status.host.to_string(),
+            source,
+            age_ms: age,
+        };
+        wire.sentence = wire.sentence(survival);
+        wire
+    }
+
+    /// Returns whether this is the view of a leader.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.source == Source::Leader
+    }
+
+    /// Returns the leader's view as asked for through another host, whose own warnings count too.
+    #[must_use]
+    pub fn seen_from(mut self, own: &Self) -> Self {
+        for warning in &own.warnings {
+            if !self.warnings.contains(warning) {
+                self.warnings.push(warning.clone());
+            }
+        }
+        self
+    }
+
+    fn sentence(&self, survival: &Survival) -> String {
+        let (system, goal) = (&self.system, &self.survive);
+        if self.source == Source::Local {
+            let age = match self.age_ms {
+                Some(age) => format!("what `{}` heard from a leader {age} ms ago", self.host),
+                None => format!("what `{}` knows by itself", self.host),
+            };
+            return format!("{system} has no quorum in reach of `{}`: this is {age}", self.host);
+        }
+        let up = self.hosts.iter().filter(|host| host.state == Some(HostStateWire::Up)).count();
+        let hosts = format!("{up} of {} hosts up", self.hosts.len());
+        match (self.goal_met, self.redundancy.full) {
+            (true, true) => {
+                format!("{system} survives the loss of any one {goal}: {hosts}, nothing is missing")
+            }
+            (true, false) => format!(
+                "{system} survives the loss of any one {goal}, but is not complete: {}",
+                self.redundancy.missing.join("; ")
+            ),
+            (false, _) => {
+                format!(
+                    "{system} would not survive the loss of any one {goal}: {}",
+                    survival.reason
+                )
+            }
+        }
+    }
+}
+
+fn hosts(status: &Status, system: &System) -> Vec<HostWire> {
+    let voters = evenkeel_model::voting::deal_voters(system);
+    let host = |host: &evenkeel_model::place::Host| {
+        let seen = status.hosts.get(&host.name);
+        HostWire {
+            name: host.name.to_string(),
+            region: host.region.to_string(),
+            zone: host.zone.to_string(),
+            address: host.address.to_string(),
+            role: match host.role {
+                HostRole::Full => "full".to_owned(),
+                HostRole::Witness => "witness".to_owned(),
+            },
+            state: seen.and_then(|seen| seen.state).map(HostStateWire::from),
+            voter: voters.contains(&host.name),
+            round_trip_ms: seen
+                .and_then(|seen| seen.round_trip)
+                .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
+        }
+    };
+    system.hosts.values().map(host).collect()
+}
+
+fn instances(status: &Status) -> Vec<InstanceWire> {
+    let instance = |seen: &evenkeel_node_core::status::InstanceStatus| InstanceWire {
+        id: seen.instance.id.to_string(),
+        service: seen.instance.id.service.to_string(),
+        host: seen.instance.host.to_string(),
+        port: seen.instance.port,
+        phase: match seen.instance.phase {
+            evenkeel_model::instance::InstancePhase::Serving => "serving".to_owned(),
+            evenkeel_model::instance::InstancePhase::Draining => "draining".to_owned(),
+        },
+        state: seen.state.map(StateWire::from),
+        last_error: seen.last_error.clone(),
+    };
+    status.instances.iter().map(instance).collect()
+}
+
+fn processes(status: &Status) -> Vec<ProcessWire> {
+    let process = |process: &evenkeel_node_core::status::ProcessStatus| ProcessWire {
+        id: process.id.to_string(),
+        state: process.state.into(),
+        pid: process.pid,
+        restarts: process.restarts,
+        last_error: process.last_error.clone(),
+    };
+    status.processes.iter().map(process).collect()
+}

@@ -1,0 +1,189 @@
+//! The system's own keys in the replicated store: the plan and the system file.
+
+use std::sync::Arc;
+
+use axum::Router;
+use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, Space};
+use evenkeel_control::plan::Plan;
+use evenkeel_coordinator::{Coordinator, LeaderView, Request};
+use evenkeel_model::name::HostName;
+use tokio::sync::watch;
+
+use crate::wire::PlanWire;
+
+/// The plan in force, as JSON.
+const PLAN: &str = "plan";
+
+/// The system file in force, as text.
+const SYSTEM: &str = "system";
+
+/// Who leads, and in which term.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader; this host only once it holds every change of the leaders before it.
+    pub leader: Option<HostName>,
+    /// The term.
+    pub term: u64,
+}
+
+/// What became of a plan that was to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// It is stored.
+    Done,
+    /// It is not, or nobody knows; with the plan that is stored, if that could be read.
+    Refused(Option<Plan>),
+}
+
+/// The store, as the node uses it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    coordinator: Arc<Coordinator>,
+    host: HostName,
+}
+
+impl Store {
+    /// Wraps the coordinator of `host`.
+    #[must_use]
+    pub fn new(coordinator: Coordinator, host: HostName) -> Self {
+        Self { coordinator: Arc::new(coordinator), host }
+    }
+
+    /// Returns the key-value API.
+    pub fn router(&self) -> Router {
+        self.coordinator.router()
+    }
+
+    /// Returns who leads now.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.describe(&self.coordinator.leader().borrow())
+    }
+
+    /// Returns the view behind [`Self::leadership`], to wait for its changes.
+    #[must_use]
+    pub fn leader_changes(&self) -> watch::Receiver<LeaderView> {
+        self.coordinator.leader()
+    }
+
+    fn describe(&self, view: &LeaderView) -> Leadership {
+        let ready = |leader: &HostName| *leader != self.host || view.is_self;
+        Leadership { leader: view.leader.clone().filter(ready), term: view.term }
+    }
+
+    /// Returns a counter that rises when a system key was applied on this voter.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.coordinator.changes()
+    }
+
+    /// Reads the stored plan with the revision of its key.
+    ///
+    /// # Errors
+    /// In words, when no leader answers or the plan can't be understood.
+    pub async fn read_plan(&self) -> Result<Option<(Plan, u64)>, String> {
+        match self.get(PLAN).await? {
+            Some((value, revision)) => Ok(Some((parse_plan(&value)?, revision))),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the plan that this host's own member has applied last, without asking anybody.
+    ///
+    /// # Errors
+    /// In words, when this host has no member or the plan can't be understood.
+    pub async fn seen_plan(&self) -> Result<Option<Plan>, String> {
+        let query = Query::Get { space: Space::System, key: PLAN.to_owned() };
+        let answer = self.coordinator.stale(query).await.map_err(|error| error.to_string())?;
+        let Answer::Value { value, .. } = answer else { return Ok(None) };
+        parse_plan(&value).map(Some)
+    }
+
+    /// Stores a plan if the stored one still has the number of its parent.
+    pub async fn replace_plan(&self, plan: &Plan) -> Stored {
+        let present = match self.read_plan().await {
+            Ok(present) => present,
+            Err(reason) => {
+                tracing::info!(reason, "a plan was not stored");
+                return Stored::Refused(None);
+            }
+        };
+        let number = present.as_ref().map_or(0, |(plan, _)| plan.number);
+        if number != plan.parent {
+            return Stored::Refused(present.map(|(plan, _)| plan));
+        }
+        let expect = present.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision));
+        let Ok(value) = serde_json::to_vec(&PlanWire::from(plan)) else {
+            return Stored::Refused(None);
+        };
+        match self.put(PLAN, value, expect).await {
+            Ok(Answer::Written { .. }) => Stored::Done,
+            Ok(_) => Stored::Refused(None),
+            Err(reason) => {
+                tracing::info!(reason, "a plan was not stored");
+                Stored::Refused(None)
+            }
+        }
+    }
+
+    /// Reads the replicated system file.
+    ///
+    /// # Errors
+    /// In words, when no leader answers.
+    pub async fn read_system(&self) -> Result<Option<String>, String> {
+        let stored = self.get(SYSTEM).await?;
+        Ok(stored.map(|(value, _)| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// Stores `text` as the system file if there is none yet, and returns the one in force.
+    ///
+    /// # Errors
+    /// In words, when no leader answers.
+    pub async fn adopt_system(&self, text: &str) -> Result<String, String> {
+        if let Some(stored) = self.read_system().await? {
+            return Ok(stored);
+        }
+        let answer = self.put(SYSTEM, text.as_bytes().to_vec(), Expect::Absent).await?;
+        let Answer::Written { .. } = answer else {
+            return Err(format!("the system file was not stored: {answer:?}"));
+        };
+        Ok(text.to_owned())
+    }
+
+    /// Ends the coordinator on this host.
+    pub async fn shutdown(self) {
+        self.coordinator.as_ref().clone().shutdown().await;
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, String> {
+        let query = Query::Get { space: Space::System, key: key.to_owned() };
+        let answer = self.execute(Request::Query(query)).await?;
+        if let Answer::Absent { .. } = answer {
+            return Ok(None);
+        }
+        let Answer::Value { value, revision, .. } = answer else {
+            return Err(format!("key `{key}` was not read: {answer:?}"));
+        };
+        Ok(Some((value, revision)))
+    }
+
+    async fn put(&self, key: &str, value: Vec<u8>, expect: Expect) -> Result<Answer, String> {
+        let command = Command::Put {
+            space: Space::System,
+            key: key.to_owned(),
+            value: value.into(),
+            expect,
+            idempotency: None,
+        };
+        self.execute(Request::Command(command)).await
+    }
+
+    async fn execute(&self, request: Request) -> Result<Answer, String> {
+        self.coordinator.execute(request).await.map_err(|error| error.to_string())
+    }
+}
+
+fn parse_plan(value: &[u8]) -> Result<Plan, String> {
+    let wire: PlanWire = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    Plan::try_from(wire).map_err(|error| error.to_string())
+}

@@ -96,18 +96,22 @@ impl Agent {
         if !self.stopping {
             self.want(settings, plan, now);
         }
-        self.leave(now);
-        for (id, process) in &mut self.processes {
-            process.supervision.handle_timeout(now);
-            while let Some(action) = process.supervision.poll_action() {
-                self.actions.extend(process.translate(id, action));
+        loop {
+            self.leave(now);
+            for (id, process) in &mut self.processes {
+                process.supervision.handle_timeout(now);
+                while let Some(action) = process.supervision.poll_action() {
+                    self.actions.extend(process.translate(id, action));
+                }
+            }
+            let before = self.processes.len();
+            let removed = self.processes.extract_if(.., |_, process| process.is_gone());
+            self.actions.extend(removed.map(|(id, _)| Action::RemoveProcess { id }));
+            // The end of the last replica lets the gateway stop.
+            if self.processes.len() == before {
+                break;
             }
         }
-        let gone = |process: &Process| {
-            process.supervision.state() == State::Stopped && !process.supervision.is_wanted()
-        };
-        let removed = self.processes.extract_if(.., |_, process| gone(process));
-        self.actions.extend(removed.map(|(id, _)| Action::RemoveProcess { id }));
         self.ports_taken.retain(|_, until| now < *until);
     }
 
@@ -154,7 +158,8 @@ impl Agent {
         let stopping = self.stopping;
         let alone = self.processes.keys().all(|id| *id == ProcessId::Gateway);
         for (id, process) in &mut self.processes {
-            let due = process.leave_at.is_some_and(|at| at <= now)
+            // What does not run has nothing to drain.
+            let due = process.leave_at.is_some_and(|at| at <= now || !process.is_running())
                 || (stopping && (alone || *id != ProcessId::Gateway));
             if due && process.supervision.is_wanted() {
                 process.supervision.handle_event(supervision::Event::Wanted(false), now);
@@ -273,6 +278,14 @@ impl Process {
             leave_at: None,
             draining: true,
         }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.supervision.state(), State::Starting | State::Running { .. })
+    }
+
+    fn is_gone(&self) -> bool {
+        self.supervision.state() == State::Stopped && !self.supervision.is_wanted()
     }
 
     fn port(&self) -> Option<u16> {

@@ -143,3 +143,117 @@ pub fn replica_spec(
         binds: Some(SocketAddr::new(host.address, instance.port)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use evenkeel_model::instance::InstancePhase;
+    use evenkeel_model::name::{HostName, RegionName, ServiceName, SystemName, ZoneName};
+    use evenkeel_model::place::{HostRole, SurvivalGoal};
+    use evenkeel_model::service::{HealthCheck, Probe, ServicePort};
+    use evenkeel_model::system::Ports;
+
+    use super::*;
+
+    fn host(address: &str) -> Host {
+        Host {
+            name: HostName::parse("fra1").unwrap(),
+            region: RegionName::parse("fra").unwrap(),
+            zone: ZoneName::parse("a").unwrap(),
+            address: address.parse().unwrap(),
+            role: HostRole::Full,
+        }
+    }
+
+    fn service() -> Service {
+        Service {
+            name: ServiceName::parse("web").unwrap(),
+            command: ["/bin/web", "--at=${HOST}:${PORT}"].map(str::to_owned).to_vec(),
+            directory: None,
+            environment: [("STORE", "${kv.url}/v1"), ("HOST", "own")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            replicas: 1,
+            needs: Vec::new(),
+            health: HealthCheck {
+                probe: Probe::Tcp,
+                every: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                unhealthy_after: 1,
+                healthy_after: 1,
+                alive: None,
+            },
+            port: ServicePort::FromRange,
+            start_grace: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
+            stop_grace: Duration::from_secs(1),
+        }
+    }
+
+    fn system() -> System {
+        System {
+            name: SystemName::parse("shop").unwrap(),
+            goal: SurvivalGoal::Process,
+            regions: Vec::new(),
+            hosts: BTreeMap::new(),
+            services: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            ports: Ports {
+                peer: 7400,
+                api: 7401,
+                kv: 7402,
+                gateway_admin: 7403,
+                replicas: 20000..=29999,
+            },
+        }
+    }
+
+    fn check(address: &str, expected: &[(&str, &str)]) {
+        let instance = Instance {
+            id: InstanceId::parse("web-3").unwrap(),
+            host: HostName::parse("fra1").unwrap(),
+            port: 20003,
+            phase: InstancePhase::Serving,
+        };
+        let spec = replica_spec(&system(), &host(address), &service(), &instance);
+        assert_eq!(spec.command, ["/bin/web", "--at=fra1:20003"]);
+        let environment: Vec<(&str, &str)> =
+            spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(environment, expected);
+    }
+
+    #[test]
+    fn tells_a_replica_where_it_is() {
+        check(
+            "10.0.0.1",
+            &[
+                ("ADDRESS", "10.0.0.1"),
+                ("EVENKEEL_INSTANCE", "web-3"),
+                ("HOST", "own"),
+                ("KV_URL", "http://127.0.0.1:7402"),
+                ("PORT", "20003"),
+                ("STORE", "http://127.0.0.1:7402/v1"),
+            ],
+        );
+        check(
+            "::1",
+            &[
+                ("ADDRESS", "::1"),
+                ("EVENKEEL_INSTANCE", "web-3"),
+                ("HOST", "own"),
+                ("KV_URL", "http://[::1]:7402"),
+                ("PORT", "20003"),
+                ("STORE", "http://[::1]:7402/v1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn hosts_that_share_a_machine_share_no_listener() {
+        let public = |address: &str| public_address(None, &host(address), 8080).to_string();
+        assert_eq!(public("10.0.0.1"), "0.0.0.0:8080");
+        assert_eq!(public("fd00::1"), "[::]:8080");
+        assert_eq!(public("127.3.0.1"), "127.3.0.1:8080");
+    }
+}

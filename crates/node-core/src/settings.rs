@@ -52,7 +52,7 @@ impl Timings {
     /// The product's timings.
     pub const STANDARD: Self = Self {
         heartbeat: Duration::from_millis(250),
-        heartbeat_timeout: Duration::from_millis(500),
+        heartbeat_timeout: Duration::from_millis(250),
         heartbeat_min: Duration::from_millis(50),
         probe: Duration::from_millis(500),
         reachable: Duration::from_millis(1250),

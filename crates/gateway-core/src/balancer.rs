@@ -112,6 +112,8 @@ pub struct EndpointView<'a> {
     pub tier: Option<Tier>,
     /// The part of its load that it may get, in percent.
     pub share: u32,
+    /// For how much longer real requests keep it out; zero if they do not.
+    pub ejected_for: Duration,
     /// Requests in flight from this gateway.
     pub in_flight: u32,
 }
@@ -430,6 +432,7 @@ impl Balancer {
             standing: slot.standing(now),
             tier: slot.listed.then(|| Tier::of(&slot.endpoint, &self.table)),
             share: slot.health.share(&self.policy, now),
+            ejected_for: slot.health.ejected_until().since(now),
             in_flight: slot.in_flight,
         })
     }

@@ -51,7 +51,8 @@ impl Policy {
     /// it is ejected and costs nobody anything. A host that vanished costs 250 ms plus three
     /// round trips. Both stay below 1 s even when one request meets one of each. A healthy but
     /// slow upstream is not harmed: giving up on a try needs room in the retry budget, so at most
-    /// a fifth of its requests are asked twice, and the last try of a request is never cut short.
+    /// a fifth of its requests are asked twice; the last try of a request is never cut short; and
+    /// nobody is ejected for being slow while the others are slow too.
     pub const STANDARD: Self = Self {
         spill_at: 64,
         in_flight_max: 1024,

@@ -7,7 +7,8 @@
 //!    ([`may_repeat`]) and no byte of an answer was forwarded.
 //! 3. Never to the same endpoint twice, never after the route's timeout, at most `tries_max`
 //!    times, and only within the upstream's [`Budget`].
-//! 4. A try without an answer is given up early only when rules 2 and 3 allow another one.
+//! 4. A try without an answer is given up early only when rules 2 and 3 allow another one, and
+//!    counts against its endpoint only if the other one then answers in the same time.
 
 use std::time::Duration;
 
@@ -125,6 +126,12 @@ impl Tries {
     #[must_use]
     pub const fn sent(&self) -> u32 {
         self.sent
+    }
+
+    /// Returns how long a try may take before another endpoint is asked.
+    #[must_use]
+    pub const fn try_timeout(&self) -> Duration {
+        self.try_timeout
     }
 
     /// Notes that `endpoint` is being tried.

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel_gateway_core::balancer::EndpointKey;
 use evenkeel_gateway_core::choice::{Choice, Chosen, Patience};
 use evenkeel_gateway_core::health::{Identity, Outcome};
 use evenkeel_gateway_core::pool::Tier;
@@ -58,6 +59,9 @@ pub(crate) struct Exchange<'a> {
     pub(crate) tries: Tries,
     /// Room in the budget for the try under way.
     pub(crate) room: Option<RetryRoom>,
+    /// Endpoints whose tries were given up early. It counts against them only if another one then
+    /// answers in the same time: when all are slow, as during an election, no one is to blame.
+    pub(crate) doubted: Vec<EndpointKey>,
 }
 
 /// How sending on one connection ended.
@@ -228,6 +232,7 @@ impl Exchange<'_> {
     async fn send(&mut self, mut connection: Connection, in_flight: Try) -> Sent {
         let Some(request) = self.request() else { return Sent::Failed(Failure::Broken) };
         let asks_at = self.tries.begin_send(self.now());
+        let doubted_until = self.now() + self.tries.try_timeout();
         self.record.sent(self.tries.sent());
         let answer = {
             let sending = connection.try_send_request(request);
@@ -236,10 +241,19 @@ impl Exchange<'_> {
         };
         match answer {
             None => {
-                in_flight.judge(Outcome::Unanswered);
+                if self.now() >= self.tries.deadline() {
+                    in_flight.judge(Outcome::Unanswered);
+                } else {
+                    self.doubted.push(in_flight.endpoint());
+                }
                 Sent::Failed(Failure::TimedOut)
             }
-            Some(Ok(response)) => self.judge(Answered { response, connection, in_flight }),
+            Some(Ok(response)) => {
+                if self.now() < doubted_until {
+                    self.confirm_doubts();
+                }
+                self.judge(Answered { response, connection, in_flight })
+            }
             Some(Err(mut error)) => match error.take_message() {
                 Some(request) => {
                     self.take_back(request);
@@ -298,6 +312,13 @@ impl Exchange<'_> {
         self.room = None;
         self.room = RetryRoom::take(self.shared, to);
         self.room.is_some()
+    }
+
+    /// Counts the tries that were given up early as failures of their endpoints.
+    fn confirm_doubts(&mut self) {
+        for endpoint in self.doubted.drain(..) {
+            Try::judge_late(self.shared, endpoint, Outcome::Unanswered);
+        }
     }
 
     /// Decides whether an answer is the one to forward.

@@ -90,7 +90,8 @@ impl Client {
             Tries::new(&route.route, repeatable, balancer.policy(), self.shared.clock.now())
         };
         let shared = &self.shared;
-        let exchange = Exchange { shared, route: &route, record, message, tries, room: None };
+        let (room, doubted) = (None, Vec::new());
+        let exchange = Exchange { shared, route: &route, record, message, tries, room, doubted };
         let answered = exchange.run().await?;
         let switches = answered.response.status() == StatusCode::SWITCHING_PROTOCOLS;
         match (switches, protocol) {

@@ -76,11 +76,15 @@ impl Try {
 
     /// Tells how the try went. A try whose client left is not judged.
     pub(crate) fn judge(&self, outcome: Outcome) {
-        let now = self.shared.clock.now();
+        Self::judge_late(&self.shared, self.endpoint, outcome);
+    }
+
+    /// Tells how a try went that has ended already.
+    pub(crate) fn judge_late(shared: &Shared, endpoint: EndpointKey, outcome: Outcome) {
         let event = Event::TryJudged(outcome);
-        self.shared.balancer.borrow_mut().handle_event(self.endpoint, event, now);
+        shared.balancer.borrow_mut().handle_event(endpoint, event, shared.clock.now());
         if !matches!(outcome, Outcome::Answered { status: ..500, .. }) {
-            self.shared.wake.notify_one();
+            shared.wake.notify_one();
         }
     }
 }

@@ -377,6 +377,14 @@ impl Sockets {
         Self { public: bind(), admin: bind() }
     }
 
+    pub(crate) fn public(&self) -> TcpListener {
+        self.public.try_clone().unwrap()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.public.local_addr().unwrap()
+    }
+
     /// A table with one service `web` at these addresses, named `web-1`, `web-2` and so on, all
     /// on another host of this zone.
     pub(crate) fn table(&self, upstreams: &[&TestUpstream]) -> RouteTable {

@@ -5,4 +5,5 @@ mod endings;
 mod failures;
 mod forwarding;
 mod harness;
+mod process;
 mod snapshots;

@@ -1,0 +1,7 @@
+//! The balancer through its public API: transcripts that a person can read, and properties.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod golden;
+mod properties;
+mod world;

@@ -2,6 +2,7 @@
 
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::name::HostName;
+use evenkeel_model::service::ServicePort;
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 
@@ -54,10 +55,16 @@ pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestam
         }
         let request = Request {
             replicas: service.replicas,
-            exclusive: false,
+            exclusive: service.port != ServicePort::FromRange,
             hosts: service_hosts(system),
             unsettled: BTreeSet::new(),
-            avoided: BTreeSet::new(),
+            // A host on which the service kept failing is no better place.
+            avoided: plan
+                .avoided
+                .keys()
+                .filter(|(name, _)| *name == service.name)
+                .map(|(_, host)| host.clone())
+                .collect(),
             closed: BTreeSet::new(),
             current: serving
                 .iter()

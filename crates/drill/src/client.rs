@@ -159,6 +159,16 @@ impl Client {
         }
     }
 
+    /// Asks one address once, `None` without an answer in time.
+    pub(crate) async fn ask(
+        &self,
+        address: SocketAddr,
+        path: impl Into<String>,
+        within: Duration,
+    ) -> Option<Answer> {
+        self.send_once(address, &Question::get(path), Instant::now() + within).await.ok()
+    }
+
     async fn send_once(
         &self,
         address: SocketAddr,

@@ -1,14 +1,21 @@
 //! Breaks a running system on purpose, under load, and says whether it kept its promise.
 
+pub mod bench;
 pub mod budgets;
 mod client;
 pub mod clock;
+pub mod experiment;
 pub mod history;
 pub mod load;
+mod network;
 pub mod plan;
+mod readback;
 pub mod report;
+pub mod screen;
 pub mod status;
+mod strike;
 pub mod table;
 pub mod targets;
 pub mod verdict;
+mod watch;
 mod workload;

@@ -125,7 +125,13 @@ pub fn experiments(scope: Scope, only: Option<&Only>) -> Vec<Experiment> {
             .into_iter()
             .map(|role| match role {
                 Role::Zone | Role::Region | Role::Link => Experiment::new(FaultKind::Isolate, role),
-                _ => Experiment::new(FaultKind::Kill, role),
+                Role::Replica
+                | Role::Gateway
+                | Role::Node
+                | Role::Shim
+                | Role::Leader
+                | Role::Follower
+                | Role::Host => Experiment::new(FaultKind::Kill, role),
             })
             .collect(),
     }

@@ -1,7 +1,7 @@
 //! What hosts say about the system: `GET /v1/status` of a node, read leniently, so that a newer
 //! node's fields disturb nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use evenkeel_model::instance::{InstanceId, Placement};
 use evenkeel_model::name::HostName;
@@ -38,6 +38,9 @@ pub struct Status {
     /// `leader` when it comes from the leader, otherwise from what this host knows by itself.
     #[serde(default)]
     pub source: String,
+    /// The host whose view this is.
+    #[serde(default)]
+    pub host: String,
 }
 
 /// Whether everything wanted is there.
@@ -56,9 +59,9 @@ pub struct Redundancy {
 pub struct HostLine {
     /// Its name.
     pub name: String,
-    /// `up`, `isolated` or `down`.
+    /// `up`, `isolated` or `down`; absent when no leader has said.
     #[serde(default)]
-    pub state: String,
+    pub state: Option<String>,
     /// Whether it votes in the coordinator.
     #[serde(default)]
     pub voter: bool,
@@ -74,9 +77,9 @@ pub struct InstanceLine {
     pub service: String,
     /// Its host.
     pub host: String,
-    /// `ready` when it takes requests.
+    /// `ready` when it takes requests; absent when not known.
     #[serde(default)]
-    pub state: String,
+    pub state: Option<String>,
 }
 
 /// An event in a status.
@@ -92,6 +95,9 @@ pub struct EventLine {
     /// The event in words.
     #[serde(default)]
     pub text: String,
+    /// The host that noticed it; filled in from the status around it.
+    #[serde(skip)]
+    pub noticed_by: String,
 }
 
 impl EventLine {
@@ -135,7 +141,8 @@ impl Status {
     /// Returns the replicas that take requests.
     #[must_use]
     pub fn ready(&self) -> Vec<(InstanceId, HostName)> {
-        let ready = self.instances.iter().filter(|instance| instance.state == "ready");
+        let ready =
+            self.instances.iter().filter(|instance| instance.state.as_deref() == Some("ready"));
         ready
             .filter_map(|instance| {
                 let id = InstanceId::parse(&instance.id).ok()?;
@@ -152,31 +159,6 @@ impl Status {
             placement.entry(id.service).or_default().push(host);
         }
         placement
-    }
-}
-
-/// What several hosts say: the best view of them, and every event that any of them told.
-#[derive(Debug, Clone, Default)]
-pub struct Views {
-    /// The leader's view of the highest term; without a leader's, any.
-    pub best: Option<Status>,
-    /// All events, by time.
-    pub events: BTreeSet<EventLine>,
-}
-
-impl Views {
-    /// Puts together what hosts answered.
-    #[must_use]
-    pub fn of(statuses: Vec<Status>) -> Self {
-        let mut views = Self::default();
-        for status in statuses {
-            views.events.extend(status.events.iter().cloned());
-            let rank = |status: &Status| (status.is_from_leader(), status.term);
-            if views.best.as_ref().is_none_or(|best| rank(&status) > rank(best)) {
-                views.best = Some(status);
-            }
-        }
-        views
     }
 }
 
@@ -213,14 +195,6 @@ pub(crate) mod tests {
         assert_eq!(status.followers().len(), 4);
         assert_eq!(status.ready().len(), 3);
         assert_eq!(status.placement().len(), 1);
-    }
-
-    #[test]
-    fn the_leader_of_the_highest_term_is_believed() {
-        let view = |term, source: &str| Status { term, source: source.to_owned(), ..example() };
-        let views = Views::of(vec![view(9, "local"), view(3, "leader"), view(4, "leader")]);
-        let best = views.best.unwrap();
-        assert_eq!((best.term, views.events.len()), (4, 1));
         assert!(Status::parse(b"<html>").is_err());
     }
 }

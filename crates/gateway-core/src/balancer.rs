@@ -13,7 +13,7 @@ use evenkeel_model::random::Rng;
 use evenkeel_model::service::{HealthCheck, Probe};
 use evenkeel_model::time::Timestamp;
 
-use crate::health::{Age, Finding, Health, Outcome, Standing, Verdict};
+use crate::health::{Age, Finding, Health, Identity, Outcome, Standing, Verdict};
 use crate::policy::Policy;
 use crate::pool::{Pool, Tier};
 use crate::retry::Budget;
@@ -299,6 +299,9 @@ impl Balancer {
 
     fn handle_outcome(&mut self, key: EndpointKey, outcome: Outcome, now: Timestamp) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
+        if let Outcome::Answered { identity: Identity::Other, .. } = outcome {
+            slot.check_at = now;
+        }
         let verdict = slot.health.handle_outcome(outcome, &self.policy.ejection);
         // A request sent before the ejection and failing after it is no new evidence.
         if verdict == Verdict::Keep || slot.health.is_ejected(now) || !slot.listed {

@@ -100,7 +100,8 @@ pub enum Outcome {
     Answered {
         /// Its status code.
         status: u16,
-        /// Whom it says it comes from.
+        /// Whom it says it comes from. Another name is a reason to ask at once, but no proof: the
+        /// endpoint may have passed on the headers of a service that it asked itself.
         identity: Identity,
     },
     /// No connection could be opened, or it ended or stayed silent before an answer.
@@ -257,10 +258,6 @@ impl Health {
     #[must_use]
     pub fn handle_outcome(&mut self, outcome: Outcome, policy: &EjectionPolicy) -> Verdict {
         match outcome {
-            Outcome::Answered { identity: Identity::Other, .. } => {
-                self.checked = Checked::Foreign;
-                return Verdict::Keep;
-            }
             Outcome::Answered { status: 502..=504, .. } => {
                 self.unanswered = 0;
                 self.errors = self.errors.saturating_add(1);

@@ -326,9 +326,6 @@ impl Exchange<'_> {
         let status = answered.response.status().as_u16();
         let identity = self.identity(&answered);
         answered.in_flight.judge(Outcome::Answered { status, identity });
-        if identity == Identity::Other {
-            return Sent::Failed(Failure::Broken);
-        }
         let now = self.now();
         let refused = status == 503;
         if refused

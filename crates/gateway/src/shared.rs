@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use evenkeel_gateway_core::balancer::{Balancer, EndpointKey, Event};
-use evenkeel_gateway_core::health::Outcome;
+use evenkeel_gateway_core::health::{Identity, Outcome};
 use evenkeel_gateway_core::table::{ListenerId, UpstreamId};
 use evenkeel_model::time::Timestamp;
 use hyper::header::HeaderValue;
@@ -83,7 +83,11 @@ impl Try {
     pub(crate) fn judge_late(shared: &Shared, endpoint: EndpointKey, outcome: Outcome) {
         let event = Event::TryJudged(outcome);
         shared.balancer.borrow_mut().handle_event(endpoint, event, shared.clock.now());
-        if !matches!(outcome, Outcome::Answered { status: ..500, .. }) {
+        let usual = matches!(
+            outcome,
+            Outcome::Answered { status: ..500, identity: Identity::Unsaid | Identity::Same }
+        );
+        if !usual {
             shared.wake.notify_one();
         }
     }

@@ -8,6 +8,7 @@
 //! choose COUNT [without ID…]      requests begin
 //! request COUNT          requests begin and end, each with status 200
 //! answered ID STATUS [COUNT], unanswered ID [COUNT]    how requests went
+//! misnamed ID            a request got 200 with another name
 //! end ID [COUNT]         requests end
 //! state                  what the balancer knows
 //! ```
@@ -66,6 +67,10 @@ impl Player {
             ["answered", id, status, count] => self.judge(id, Self::answer(status), count),
             ["unanswered", id] => self.judge(id, Outcome::Unanswered, "1"),
             ["unanswered", id, count] => self.judge(id, Outcome::Unanswered, count),
+            ["misnamed", id] => {
+                let identity = Identity::Other;
+                self.judge(id, Outcome::Answered { status: 200, identity }, "1");
+            }
             ["end", id] => self.end(id, "1"),
             ["end", id, count] => self.end(id, count),
             ["state"] => self.state(),

@@ -1,0 +1,7 @@
+//! Whole coordinators in one process, over real sockets and real files.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod api;
+mod failures;
+mod support;

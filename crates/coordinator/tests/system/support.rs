@@ -1,0 +1,250 @@
+//! A system of hosts on loopback, each with a runtime of its own that can be ended like a process.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use evenkeel_coordinator::Coordinator;
+use evenkeel_coordinator::options::{Options, RoundTrips, SEGMENT_BYTES, Voter};
+use evenkeel_model::name::{HostName, SystemName};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// Time within which everything in these tests must have happened.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A system of voters, and of clients after them.
+pub(crate) struct System {
+    hosts: Vec<Host>,
+    folder: PathBuf,
+    client: Client<HttpConnector, Full<Bytes>>,
+    runtime: Runtime,
+}
+
+struct Host {
+    name: HostName,
+    peer: SocketAddr,
+    api: SocketAddr,
+    votes: bool,
+    log_bytes_max: u64,
+    running: Option<Running>,
+}
+
+struct Running {
+    coordinator: Coordinator,
+    runtime: Runtime,
+    _round_trips: watch::Sender<RoundTrips>,
+}
+
+/// What a host answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl System {
+    /// Starts a system and waits until it has a leader.
+    pub(crate) fn start(voters: usize, clients: usize) -> Self {
+        Self::start_with(voters, clients, |_| u64::MAX)
+    }
+
+    /// Starts a system in which the log of host `n` has at most `log_bytes_max(n)` bytes.
+    pub(crate) fn start_with(
+        voters: usize,
+        clients: usize,
+        log_bytes_max: impl Fn(usize) -> u64,
+    ) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("evenkeel-system-{}-{count}", std::process::id()));
+        drop(std::fs::remove_dir_all(&folder));
+        let runtime = runtime();
+        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let pid = std::process::id();
+        let mut listeners = Vec::new();
+        let mut hosts = Vec::new();
+        for number in 0..voters + clients {
+            // An address of its own, so that its ports stay free while it is down.
+            let address = format!(
+                "127.{}.{}.{}:0",
+                pid >> 8 & 0x7f | 1,
+                pid & 0xff,
+                count * 8 + u32::try_from(number).unwrap() + 1
+            );
+            let (peer, api) = (listen(&address), listen(&address));
+            hosts.push(Host {
+                name: HostName::parse(&format!("h{number}")).unwrap(),
+                peer: peer.local_addr().unwrap(),
+                api: api.local_addr().unwrap(),
+                votes: number < voters,
+                log_bytes_max: log_bytes_max(number),
+                running: None,
+            });
+            listeners.push((peer, api));
+        }
+        let mut system = Self { hosts, folder, client, runtime };
+        for (number, (peer, api)) in listeners.into_iter().enumerate() {
+            system.start_host(number, peer, api);
+        }
+        for number in 0..voters + clients {
+            system.wait_until("a host is healthy", |system| system.is_healthy(number));
+        }
+        system
+    }
+
+    fn start_host(&mut self, number: usize, peer: TcpListener, api: TcpListener) {
+        let voters = self.hosts.iter().filter(|host| host.votes).map(|host| Voter {
+            host: host.name.clone(),
+            peer: host.peer,
+            api: host.api,
+        });
+        let host = &self.hosts[number];
+        let options = Options {
+            system: SystemName::parse("shop").unwrap(),
+            host: host.name.clone(),
+            voters: voters.collect(),
+            peer_listener: host.votes.then_some(peer),
+            log_folder: self.folder.join(host.name.as_str()),
+            log_segment_bytes: if host.log_bytes_max == u64::MAX { SEGMENT_BYTES } else { 1 },
+            log_bytes_max: host.log_bytes_max,
+            seed: 1,
+        };
+        let runtime = runtime();
+        let (sender, round_trips) = watch::channel(RoundTrips::new());
+        let coordinator =
+            runtime.block_on(Coordinator::start(options, round_trips)).expect("a host starts");
+        let router = coordinator.router();
+        runtime.spawn(async move {
+            api.set_nonblocking(true).unwrap();
+            let api = tokio::net::TcpListener::from_std(api).unwrap();
+            axum::serve(api, router).await.unwrap();
+        });
+        self.hosts[number].running = Some(Running { coordinator, runtime, _round_trips: sender });
+    }
+
+    /// Ends a host at once, with all its connections.
+    pub(crate) fn kill(&mut self, number: usize) {
+        let running = self.hosts[number].running.take().unwrap();
+        running.runtime.block_on(running.coordinator.shutdown());
+        running.runtime.shutdown_timeout(PATIENCE);
+    }
+
+    /// Starts a killed host again, from what it has on disk.
+    pub(crate) fn restart(&mut self, number: usize) {
+        let (peer, api) = (self.hosts[number].peer, self.hosts[number].api);
+        self.start_host(number, listen(&peer.to_string()), listen(&api.to_string()));
+    }
+
+    pub(crate) fn coordinator(&self, number: usize) -> &Coordinator {
+        &self.hosts[number].running.as_ref().unwrap().coordinator
+    }
+
+    /// Waits for what a coordinator is asked to do.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Returns the number of the host that leads, once there is one.
+    pub(crate) fn leader(&self) -> usize {
+        let leads = |host: &Host| {
+            let running = host.running.as_ref();
+            running.is_some_and(|running| running.coordinator.leader().borrow().is_self)
+        };
+        self.wait_until("somebody leads", |system| system.hosts.iter().any(leads));
+        self.hosts.iter().position(leads).unwrap()
+    }
+
+    pub(crate) fn is_healthy(&self, number: usize) -> bool {
+        self.get(number, "/v1/health").status == StatusCode::OK
+    }
+
+    pub(crate) fn get(&self, number: usize, path: &str) -> Answer {
+        self.send(number, Method::GET, path, &[], Bytes::new())
+    }
+
+    pub(crate) fn put(
+        &self,
+        number: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+        value: impl Into<Bytes>,
+    ) -> Answer {
+        self.send(number, Method::PUT, path, headers, value.into())
+    }
+
+    pub(crate) fn delete(&self, number: usize, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(number, Method::DELETE, path, headers, Bytes::new())
+    }
+
+    pub(crate) fn send(
+        &self,
+        number: usize,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
+        let uri = format!("http://{}{path}", self.hosts[number].api);
+        let request = Request::builder().method(method).uri(uri);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Full::new(body)).unwrap();
+        self.runtime.block_on(async {
+            let (head, body) = self.client.request(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            Answer { status: head.status, headers: head.headers, body }
+        })
+    }
+
+    /// Waits for a condition.
+    pub(crate) fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !condition(self) {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        for number in 0..self.hosts.len() {
+            if self.hosts[number].running.is_some() {
+                self.kill(number);
+            }
+        }
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn listen(address: &str) -> TcpListener {
+    TcpListener::bind(address).unwrap()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}

@@ -20,7 +20,7 @@ use crate::bench::Bench;
 use crate::budgets::{Budget, Overrides};
 use crate::clock::now;
 use crate::history::HistoryFile;
-use crate::load::{Finished, Live, Load, LoadOptions};
+use crate::load::{Finished, Live, Load, LoadOptions, Traffic};
 use crate::plan::{Experiment, Only, Phases, Scope, experiments};
 use crate::readback::read_back;
 use crate::report::{Report, Row, word};
@@ -52,6 +52,8 @@ pub struct DrillOptions {
     pub phases: Phases,
     /// Limits in place of the standard ones.
     pub overrides: Overrides,
+    /// What clients ask for.
+    pub traffic: Traffic,
     /// Clients in each region.
     pub clients_per_region: usize,
     /// Operations per second of all clients.
@@ -238,6 +240,7 @@ impl<'a> Drill<'a> {
             return Err(DrillError::NoGateway);
         }
         let load_options = LoadOptions {
+            traffic: self.options.traffic.clone(),
             prefix: prefix.to_owned(),
             clients_per_station: self.options.clients_per_region,
             rate: self.options.rate,

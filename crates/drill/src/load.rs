@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::client::{Client, Ending};
 use crate::clock::now;
 use crate::history::HistoryFile;
+pub use crate::workload::Traffic;
 use crate::workload::{Times, Workload};
 
 /// Operations of one client that may be under way at once. One more counts as failed.
@@ -79,6 +80,8 @@ impl Station {
 /// How much load.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
+    /// What clients ask for.
+    pub traffic: Traffic,
     /// First part of every key. A key must be new to the system.
     pub prefix: String,
     /// Clients at each station.
@@ -280,7 +283,8 @@ fn run_station(
             let number = first + index;
             let Some(name) = names.get(number).cloned() else { continue };
             let seed = options.seed.wrapping_add(number as u64).wrapping_mul(0x9e37_79b9);
-            let workload = Workload::new(&options.prefix, &name, names, seed);
+            let workload =
+                Workload::new(options.traffic.clone(), &options.prefix, &name, names, seed);
             let client = Arc::new(Client::new(station.addresses(index)));
             // Clients start one after the other within a period, so that the load is even.
             let offset = shared.period * u32::try_from(number).unwrap_or(0)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_checker::history::{Rule, Violation};
+use evenkeel_checker::history::Violation;
 use evenkeel_checker::measure::Counts;
 
 use crate::budgets::Budget;
@@ -161,17 +161,12 @@ pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
     verdicts.into_iter().max().unwrap_or(Verdict::Invalid)
 }
 
-/// Counts the violations of a rule.
-#[must_use]
-pub fn count_rule(violations: &[Violation], rule: Rule) -> usize {
-    violations.iter().filter(|violation| violation.rule == rule).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::budgets::Overrides;
     use crate::targets::Role;
+    use evenkeel_checker::history::Rule;
 
     fn good() -> Measured {
         let ms = Duration::from_millis;

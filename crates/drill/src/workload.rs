@@ -19,6 +19,15 @@ const SHARED_KEYS: usize = 64;
 /// Keys that each client has for itself.
 const OWN_KEYS: usize = 8;
 
+/// What clients can ask of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Traffic {
+    /// The example service: profiles are read and written.
+    Profiles,
+    /// Any other: this path is read, and every answer but a server error is a good one.
+    Page(String),
+}
+
 /// One thing to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Intent {
@@ -30,6 +39,8 @@ pub(crate) struct Intent {
     pub(crate) idempotency_key: String,
     /// Index of the client's own key, busy until [`Workload::learn`].
     own: Option<usize>,
+    /// Whether the key is a path to read, see [`Traffic::Page`].
+    is_page: bool,
 }
 
 /// What a client knows of a key of its own.
@@ -52,6 +63,7 @@ struct OwnKey {
 #[derive(Debug)]
 pub(crate) struct Workload {
     client: String,
+    traffic: Traffic,
     rng: Rng,
     sequence: u64,
     own: Vec<OwnKey>,
@@ -62,7 +74,13 @@ pub(crate) struct Workload {
 
 impl Workload {
     /// Prepares `client`, one of `clients`, for an experiment whose keys begin with `prefix`.
-    pub(crate) fn new(prefix: &str, client: &str, clients: &[String], seed: u64) -> Self {
+    pub(crate) fn new(
+        traffic: Traffic,
+        prefix: &str,
+        client: &str,
+        clients: &[String],
+        seed: u64,
+    ) -> Self {
         let own_key = |client: &str, index: usize| format!("{prefix}-{client}-{index}");
         let own = (0..OWN_KEYS).map(|index| OwnKey {
             key: own_key(client, index),
@@ -72,6 +90,7 @@ impl Workload {
         let others = clients.iter().filter(|other| *other != client);
         Self {
             client: client.to_owned(),
+            traffic,
             rng: Rng::from_seed(seed),
             sequence: 0,
             own: own.collect(),
@@ -85,6 +104,10 @@ impl Workload {
     /// Chooses the next thing to do: half of them writes.
     pub(crate) fn choose(&mut self) -> Intent {
         self.sequence += 1;
+        if let Traffic::Page(path) = &self.traffic {
+            let page = self.write(OperationKind::Get, path.clone(), None);
+            return Intent { is_page: true, ..page };
+        }
         if self.rng.chance(1, 2) {
             return self.read();
         }
@@ -131,7 +154,8 @@ impl Workload {
         let id = format!("{}-{}", self.client, self.sequence);
         let has_value = matches!(kind, OperationKind::Put | OperationKind::Cas);
         let idempotency_key = format!("{key}-{id}");
-        Intent { kind, key, value: has_value.then_some(id), expect, idempotency_key, own: None }
+        let value = has_value.then_some(id);
+        Intent { kind, key, value, expect, idempotency_key, own: None, is_page: false }
     }
 
     /// Takes in how an intent ended.
@@ -157,6 +181,9 @@ pub(crate) struct Times {
 impl Intent {
     /// Returns the request of the profiles service that does this.
     pub(crate) fn question(&self) -> Question {
+        if self.is_page {
+            return Question::get(self.key.clone());
+        }
         let mut question = Question::get(format!("/profiles/{}", self.key));
         question.method = match self.kind {
             OperationKind::Get => return question,
@@ -200,6 +227,10 @@ impl Intent {
             (if in_doubt { Outcome::Unknown } else { Outcome::Fail }, self.value.clone(), None)
         };
         let Some(answer) = &ending.answer else { return silent() };
+        if self.is_page {
+            let is_bad = answer.status.is_server_error();
+            return (if is_bad { Outcome::Fail } else { Outcome::Ok }, None, None);
+        }
         let revision = answer.header("etag").and_then(parse_tag);
         match (self.kind, answer.status) {
             (OperationKind::Get, StatusCode::OK) => match read_value(answer) {
@@ -244,7 +275,7 @@ mod tests {
 
     fn workload() -> Workload {
         let clients = ["fra-1".to_owned(), "ams-1".to_owned(), "waw-1".to_owned()];
-        Workload::new("x1", "fra-1", &clients, 7)
+        Workload::new(Traffic::Profiles, "x1", "fra-1", &clients, 7)
     }
 
     fn answer(status: u16, etag: Option<&'static str>, body: &'static str) -> Ending {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_checker::history::{OperationKind, Outcome};
 use evenkeel_checker::measure;
-use evenkeel_drill::load::{Finished, Load, LoadOptions, Station};
+use evenkeel_drill::load::{Finished, Load, LoadOptions, Station, Traffic};
 use evenkeel_model::name::RegionName;
 
 /// A server that acknowledges everything, as long as it is not told to hang.
@@ -104,7 +104,14 @@ fn station(near: SocketAddr, far: SocketAddr) -> Station {
 }
 
 fn options() -> LoadOptions {
-    LoadOptions { prefix: "x1".to_owned(), clients_per_station: 4, rate: 200, seed: 1, keep: true }
+    LoadOptions {
+        traffic: Traffic::Profiles,
+        prefix: "x1".to_owned(),
+        clients_per_station: 4,
+        rate: 200,
+        seed: 1,
+        keep: true,
+    }
 }
 
 fn run(station: Station, during: impl FnOnce()) -> Finished {

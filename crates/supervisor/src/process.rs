@@ -22,6 +22,10 @@ pub const MARKER: &str = "EVENKEEL_SHIM";
 /// Time for killed processes to be gone.
 const END_MAX: Duration = Duration::from_secs(5);
 
+/// Looks in a row that must find nobody. One is not enough: a process that starts another and
+/// ends, both during the look, hides it.
+const CLEAN_LOOKS: u32 = 3;
+
 /// What the kernel says of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessStat {
@@ -122,13 +126,15 @@ pub fn end_marked(scope: Scope<'_>) -> Vec<u32> {
 fn end_all(is_ours: impl Fn(&[ProcessStat], &ProcessStat) -> bool) -> Vec<u32> {
     let until = Instant::now() + END_MAX;
     let own = std::process::id();
+    let mut clean_looks = 0;
     loop {
         let all = list();
         let ours: Vec<&ProcessStat> = all
             .iter()
             .filter(|stat| stat.pid != own && !stat.is_zombie && is_ours(&all, stat))
             .collect();
-        if ours.is_empty() {
+        clean_looks = if ours.is_empty() { clean_looks + 1 } else { 0 };
+        if clean_looks == CLEAN_LOOKS {
             return Vec::new();
         }
         for stat in &ours {
@@ -137,7 +143,7 @@ fn end_all(is_ours: impl Fn(&[ProcessStat], &ProcessStat) -> bool) -> Vec<u32> {
         if Instant::now() > until {
             return ours.iter().map(|stat| stat.pid).collect();
         }
-        // Killed processes may have started others in the meantime: look again.
+        // Those that were just killed may have started others that this look has not seen.
         std::thread::sleep(Duration::from_millis(5));
     }
 }

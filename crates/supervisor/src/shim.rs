@@ -8,10 +8,12 @@ mod launch;
 mod log;
 mod sockets;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::prctl::set_child_subreaper;
@@ -20,6 +22,12 @@ use nix::unistd;
 
 use self::keeper::Keeper;
 use crate::raw;
+
+/// Time within which the lock of a folder whose shim was killed becomes free.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Time between two attempts to take the lock.
+const LOCK_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs the shim of a folder. Returns, in the process that was called, as soon as the shim, a
 /// copy of it without ties to its starter, listens on its control socket. A failure is one line
@@ -46,13 +54,29 @@ fn detach(folder: &Path) -> io::Result<()> {
     // have 107 bytes at most (unix(7)).
     unistd::chdir(&folder)?;
     let lock = File::open(".")?;
-    lock.try_lock().map_err(|_| io::Error::other("another shim holds this folder"))?;
+    take(&lock)?;
     let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC)?;
     // The lock belongs to the open file, so the copy still has it when this process closes it.
     raw::spawn_copy(move || serve(folder, &lock, File::from(writer)))?;
     let mut said = String::new();
     File::from(reader).read_to_string(&mut said)?;
     if said == READY { Ok(()) } else { Err(io::Error::other(said)) }
+}
+
+/// Takes the folder's lock, which a shim that was killed holds until the kernel is done with it.
+fn take(lock: &File) -> io::Result<()> {
+    let until = Instant::now() + LOCK_WAIT_MAX;
+    while let Err(error) = lock.try_lock() {
+        if Instant::now() > until {
+            let refused = io::Error::other("another shim holds this folder");
+            return match error {
+                TryLockError::WouldBlock => Err(refused),
+                TryLockError::Error(error) => Err(error),
+            };
+        }
+        thread::sleep(LOCK_EVERY);
+    }
+    Ok(())
 }
 
 /// What the copy says when it listens.

@@ -303,7 +303,7 @@ impl Shims {
         if self.handle(id).is_some() {
             self.quit(id).await?;
         }
-        match fs::remove_dir_all(self.folder_of(id)?) {
+        match tokio::fs::remove_dir_all(self.folder_of(id)?).await {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(ControlError::Folder { id: id.to_owned(), source })
             }
@@ -318,7 +318,7 @@ impl Shims {
     }
 
     /// Returns the last `lines` lines that the child and its predecessors wrote, from at most the
-    /// last 2 MiB; nothing if there is no such log.
+    /// last 2 MiB; nothing if there is no such log. Reads files, so it may block for a moment.
     #[must_use]
     pub fn log_tail(&self, id: &str, lines: usize) -> Vec<String> {
         let Ok(folder) = self.folder_of(id) else { return Vec::new() };

@@ -33,9 +33,8 @@ impl ProcessSpec {
     }
 }
 
-/// The format of `spec.json`, version 1.
+/// The format of `spec.json`, version 1. A shim ignores what a newer node adds.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct SpecFile {
     format: u32,
     id: String,

@@ -20,6 +20,9 @@ use crate::spec::ProcessSpec;
 /// Time between two attempts to reach a shim that does not answer.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
+/// Attempts to start a shim until it is given up.
+const SPAWNS_MAX: u32 = 3;
+
 /// A caller's request.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -169,7 +172,7 @@ impl Actor {
         // A caller that no longer waits has no need of the answer.
         let _unheard = match command {
             Command::Start { spec, answer } => {
-                let result = self.start(&spec).await;
+                let result = self.start(*spec).await;
                 answer.send(result).is_ok()
             }
             Command::Signal { number, answer } => {
@@ -203,11 +206,17 @@ impl Actor {
         })
     }
 
-    async fn start(&mut self, spec: &ProcessSpec) -> Result<u32, StartError> {
-        let id = || self.id.clone();
-        folder::create(&self.folder)
-            .and_then(|()| folder::write_spec(&self.folder, spec))
-            .map_err(|source| StartError::Folder { id: id(), source })?;
+    async fn start(&mut self, spec: ProcessSpec) -> Result<u32, StartError> {
+        let path = self.folder.clone();
+        // A disk may take its time.
+        let write = spawn_blocking(move || {
+            folder::create(&path)?;
+            folder::write_spec(&path, &spec)
+        });
+        write
+            .await
+            .unwrap_or_else(|error| Err(error.into()))
+            .map_err(|source| StartError::Folder { id: self.id.clone(), source })?;
         if self.link.is_none() {
             self.open_or_spawn().await?;
         }
@@ -228,26 +237,34 @@ impl Actor {
     }
 
     /// Connects to a shim that lives, or starts one.
+    ///
+    /// Tried several times, since a shim that an earlier node was starting when it was killed may
+    /// come up meanwhile: it is then used, or ended so that it frees the folder.
     async fn open_or_spawn(&mut self) -> Result<(), StartError> {
-        let id = self.id.clone();
-        match Link::open(&self.folder).await {
-            Ok((link, child)) => {
-                self.take(link, child).await;
-                return Ok(());
+        let id = || self.id.clone();
+        let mut reason = String::new();
+        for _ in 0..SPAWNS_MAX {
+            match Link::open(&self.folder).await {
+                Ok((link, child)) => {
+                    self.take(link, child).await;
+                    return Ok(());
+                }
+                Err(LinkError::Silent(_)) => return Err(StartError::Silent { id: id() }),
+                Err(LinkError::NoShim) => {}
             }
-            Err(LinkError::Silent(_)) => return Err(StartError::Silent { id }),
-            Err(LinkError::NoShim) => self.end_left_behind().await,
+            self.end_left_behind().await;
+            reason = match self.spawn().await {
+                Ok(()) => "it ended at once".to_owned(),
+                Err(reason) => reason,
+            };
         }
-        self.spawn().await.map_err(|reason| StartError::Shim { id: id.clone(), reason })?;
         match Link::open(&self.folder).await {
             Ok((link, child)) => {
                 self.take(link, child).await;
                 Ok(())
             }
-            Err(LinkError::Silent(_)) => Err(StartError::Silent { id }),
-            Err(LinkError::NoShim) => {
-                Err(StartError::Shim { id, reason: "it ended at once".to_owned() })
-            }
+            Err(LinkError::Silent(_)) => Err(StartError::Silent { id: id() }),
+            Err(LinkError::NoShim) => Err(StartError::Shim { id: id(), reason }),
         }
     }
 

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::folder::SOCKET;
 use crate::protocol::{ChildState, Report, Request, VERSION};
@@ -21,6 +21,9 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Time within which a shim greets; one that does not is asked again later.
 const GREETING_MAX: Duration = Duration::from_secs(2);
+
+/// Time between two attempts to connect to a shim that ends the connection.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A connection after its greeting.
 #[derive(Debug)]
@@ -44,19 +47,22 @@ pub(super) enum LinkError {
 impl Link {
     /// Connects to the shim of the folder and returns the link with what its child does.
     pub(super) async fn open(folder: &Path) -> Result<(Self, ChildState), LinkError> {
+        let deadline = Instant::now() + GREETING_MAX;
         let directory = File::open(folder).map_err(|_| LinkError::NoShim)?;
         // The folder's own path may be longer than the 107 bytes of a socket's (unix(7)).
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
-        let stream = match timeout(GREETING_MAX, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_absence(&error) => return Err(LinkError::NoShim),
-            Ok(Err(error)) => return Err(LinkError::Silent(error)),
-            Err(elapsed) => return Err(LinkError::Silent(elapsed.into())),
-        };
-        match timeout(GREETING_MAX, Self::greet(stream)).await {
-            Ok(Ok(greeted)) => Ok(greeted),
-            Ok(Err(error)) => Err(LinkError::Silent(error)),
-            Err(elapsed) => Err(LinkError::Silent(elapsed.into())),
+        loop {
+            let open = async { Self::greet(UnixStream::connect(&path).await?).await };
+            match timeout_at(deadline, open).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(error)) if is_absence(&error) => return Err(LinkError::NoShim),
+                // It has just been killed, and its socket goes with it in a moment.
+                Ok(Err(error)) if is_end(&error) && Instant::now() < deadline => {
+                    sleep(RETRY_EVERY).await;
+                }
+                Ok(Err(error)) => return Err(LinkError::Silent(error)),
+                Err(elapsed) => return Err(LinkError::Silent(elapsed.into())),
+            }
         }
     }
 
@@ -108,6 +114,11 @@ impl Link {
         self.writer.write_all(request.format(self.requests).as_bytes()).await?;
         Ok(self.requests)
     }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ESRCH))
 }
 
 fn is_absence(error: &io::Error) -> bool {

@@ -27,6 +27,8 @@ pub(crate) const ALL: &[Case] = &[
     ("group_ends_with_child", group_ends_with_child),
     ("killed_shim_with_node", killed_shim_with_node),
     ("killed_shim_without_node", killed_shim_without_node),
+    ("node_killed_at_any_moment", node_killed_at_any_moment),
+    ("shim_killed_at_any_moment", shim_killed_at_any_moment),
     ("paused_shim", paused_shim),
     ("stop_all_leaves_nothing", stop_all_leaves_nothing),
     ("socket_outlives_child", socket_outlives_child),
@@ -237,6 +239,50 @@ fn killed_shim_without_node(world: &World) {
     assert_eq!(world.processes(), NOBODY);
     drop(node);
     assert!(!world.open_node().has_event(), "what was reported once is not reported again");
+}
+
+fn node_killed_at_any_moment(world: &World) {
+    for round in 0..20 {
+        let id = format!("web-{round}");
+        let mut killed = world.begin_node(&[(&id, "exec sleep 1000")]);
+        // Not waiting for anything: this is the moment, between nothing and all is done.
+        std::thread::sleep(Duration::from_millis(2 * round));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let node = world.open_node();
+        let pid = node.start(script(&id, "exec sleep 1000"));
+        let mut expected = [node.shims.list()[0].shim.unwrap(), pid];
+        expected.sort_unstable();
+        eventually("one shim with one child", || {
+            let mut processes = world.processes();
+            processes.sort_unstable();
+            processes == expected
+        });
+        node.run(node.shims.stop_all(Duration::from_secs(10))).unwrap();
+        assert_eq!(world.processes(), NOBODY);
+    }
+}
+
+fn shim_killed_at_any_moment(world: &World) {
+    let mut node = world.open_node();
+    for round in 0..20 {
+        let begun = Instant::now();
+        node.start(script("web-1", MINUTES));
+        assert!(matches!(node.next_event(), ShimEvent::Started { .. }));
+        let shim = node.shims.list()[0].shim.unwrap();
+        node.run(async {
+            let stop = node.shims.stop("web-1", Duration::from_secs(10));
+            let kill = async {
+                tokio::time::sleep(Duration::from_micros(100 * round)).await;
+                send_signal(shim, Signal::SIGKILL);
+            };
+            tokio::join!(stop, kill).0.unwrap();
+        });
+        let lost = ShimEvent::ShimLost { id: "web-1".to_owned() };
+        while node.next_event() != lost {}
+        assert_eq!(world.processes(), NOBODY);
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    }
 }
 
 fn paused_shim(world: &World) {

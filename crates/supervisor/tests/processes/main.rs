@@ -7,6 +7,7 @@
 //!        ├─ processes node …  the node that a test kills
 //!        └─ processes shim …  shims, which outlive both
 //! ```
+#![expect(clippy::print_stdout, reason = "a test program reports on its output")]
 
 mod cases;
 mod world;

@@ -61,6 +61,15 @@ impl World {
     /// Starts a node in a process of its own, with the shims of `plan`, and returns it when they
     /// run, with their children's process ids.
     pub(crate) fn spawn_node(&self, plan: &[(&str, &str)]) -> (Child, Vec<u32>) {
+        let mut node = self.begin_node(plan);
+        let output = BufReader::new(node.stdout.take().expect("its output"));
+        let lines = output.lines().take(plan.len()).map(|line| line.expect("a line"));
+        let pids = lines.map(|line| line.parse().expect("a process id")).collect();
+        (node, pids)
+    }
+
+    /// As [`Self::spawn_node`], but waits for nothing.
+    pub(crate) fn begin_node(&self, plan: &[(&str, &str)]) -> Child {
         let mut node = Command::new(program())
             .arg("node")
             .arg(self.shims_folder())
@@ -73,10 +82,7 @@ impl World {
             writeln!(input, "{id} {script}").expect("it reads");
         }
         drop(input);
-        let output = BufReader::new(node.stdout.take().expect("its output"));
-        let lines = output.lines().take(plan.len()).map(|line| line.expect("a line"));
-        let pids = lines.map(|line| line.parse().expect("a process id")).collect();
-        (node, pids)
+        node
     }
 
     pub(crate) fn show_logs(&self) {

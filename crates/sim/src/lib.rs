@@ -8,6 +8,7 @@
 //! hash map.
 
 pub mod consensus_world;
+pub mod control_world;
 pub mod failure;
 pub mod seeds;
 pub mod transcript;

@@ -4,18 +4,20 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use evenkeel_consensus::settings::Defect;
-use evenkeel_sim::consensus_world::{self, Options};
+use evenkeel_sim::consensus_world;
+use evenkeel_sim::control_world;
 use evenkeel_sim::failure::Failure;
 
 const USAGE: &str =
-    "usage: sim [--world consensus] [--seed N] [--count N] [--hosts N] [--defect NAME]
+    "usage: sim [--world consensus|control] [--seed N] [--count N] [--hosts N] [--defect NAME]
 
   --world    which world (default: consensus)
   --seed     the first seed (default: 0)
   --count    how many seeds, one after the other (default: 1)
-  --hosts    how many members (default: drawn from the seed)
-  --defect   a bug that the simulator must find: VoteNotPersisted, ReadyAcknowledgedEarly,
-             ReadWithoutQuorum, EntriesNotPersisted
+  --hosts    how many members or hosts (default: drawn from the seed)
+  --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
+             ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted; in the control
+             world PlanNumberIgnored, LeasesNotExtended
 
 Exit status: 0 no seed failed, 1 a seed failed, 2 bad usage.
 ";
@@ -23,7 +25,8 @@ Exit status: 0 no seed failed, 1 a seed failed, 2 bad usage.
 /// A simulated world.
 #[derive(Debug, Clone, Copy)]
 enum World {
-    Consensus,
+    Consensus(consensus_world::Options),
+    Control(control_world::Options),
 }
 
 #[derive(Debug)]
@@ -31,8 +34,6 @@ struct Arguments {
     world: World,
     seed: u64,
     count: u64,
-    hosts: Option<usize>,
-    defect: Option<Defect>,
 }
 
 fn main() -> ExitCode {
@@ -46,32 +47,45 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut parsed =
-        Arguments { world: World::Consensus, seed: 0, count: 1, hosts: None, defect: None };
+    let (mut world, mut seed, mut count) = (consensus_world::NAME.to_owned(), 0, 1);
+    let (mut hosts, mut defect) = (None, None);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("`{name}` needs a value"))?;
         let wrong = || format!("`{value}` is no value for `{name}`");
         match name.as_str() {
-            "--world" => {
-                parsed.world = match value.as_str() {
-                    consensus_world::NAME => World::Consensus,
-                    _ => return Err(wrong()),
-                }
-            }
-            "--seed" => parsed.seed = value.parse().map_err(|_| wrong())?,
-            "--count" => parsed.count = value.parse().map_err(|_| wrong())?,
+            "--world" => world = value,
+            "--seed" => seed = value.parse().map_err(|_| wrong())?,
+            "--count" => count = value.parse().map_err(|_| wrong())?,
             "--hosts" => {
-                let hosts = value.parse().ok().filter(|hosts| (2..=30).contains(hosts));
-                parsed.hosts = Some(hosts.ok_or_else(wrong)?);
+                let number = value.parse().ok().filter(|number| (2..=30).contains(number));
+                hosts = Some(number.ok_or_else(wrong)?);
             }
-            "--defect" => {
-                let named = |defect: &Defect| format!("{defect:?}") == value;
-                parsed.defect = Some(Defect::ALL.into_iter().find(named).ok_or_else(wrong)?);
-            }
+            "--defect" => defect = Some(value),
             _ => return Err(format!("`{name}` is not known")),
         }
     }
-    Ok(parsed)
+    let world = match world.as_str() {
+        consensus_world::NAME => {
+            let defect = find_defect(Defect::ALL, defect)?;
+            World::Consensus(consensus_world::Options { hosts, defect })
+        }
+        control_world::NAME => {
+            let defect = find_defect(control_world::Defect::ALL, defect)?;
+            World::Control(control_world::Options { hosts, defect })
+        }
+        _ => return Err(format!("`{world}` is no value for `--world`")),
+    };
+    Ok(Arguments { world, seed, count })
+}
+
+/// Finds the defect of a world by its name.
+fn find_defect<D: std::fmt::Debug>(
+    all: impl IntoIterator<Item = D>,
+    name: Option<String>,
+) -> Result<Option<D>, String> {
+    let Some(name) = name else { return Ok(None) };
+    let found = all.into_iter().find(|defect| format!("{defect:?}") == name);
+    found.map(Some).ok_or_else(|| format!("`{name}` is no defect of this world"))
 }
 
 fn run(arguments: &Arguments, out: &mut impl io::Write) -> io::Result<ExitCode> {
@@ -91,15 +105,28 @@ fn run(arguments: &Arguments, out: &mut impl io::Write) -> io::Result<ExitCode> 
 
 fn run_seed(arguments: &Arguments, seed: u64) -> Result<String, Box<Failure>> {
     match arguments.world {
-        World::Consensus => {
-            let options = Options { hosts: arguments.hosts, defect: arguments.defect };
+        World::Consensus(options) => {
             let report = consensus_world::run(seed, options)?;
             Ok(format!(
-                "{} of {} operations acknowledged, {} entries, {} terms, digest {:016x}",
+                "{} of {} operations acknowledged, {} entries, {} terms, {} crashes, {} snapshots, \
+                 digest {:016x}",
                 report.acknowledged,
                 report.operations,
                 report.committed,
                 report.terms,
+                report.crashes,
+                report.snapshots,
+                report.digest
+            ))
+        }
+        World::Control(options) => {
+            let report = control_world::run(seed, options)?;
+            Ok(format!(
+                "{} faults, {} plans, {} terms, whole after {} ms, digest {:016x}",
+                report.faults,
+                report.plans,
+                report.terms,
+                report.recovery.as_millis(),
                 report.digest
             ))
         }

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::proc;
+use crate::proc::{self, Thread};
 
 /// Rounds of looking for threads that appeared meanwhile.
 const ROUNDS_MAX: u32 = 100;
+/// Time between two looks for held processes that were killed.
+const REAP_EVERY: Duration = Duration::from_millis(20);
 /// Time for all threads to stop.
 const STOP_MAX: Duration = Duration::from_secs(1);
 
@@ -62,7 +65,6 @@ pub(crate) fn run() -> ExitCode {
 fn hold() -> io::Result<()> {
     let begun = Instant::now();
     let mut line = String::new();
-    // Byte by byte up to the line's end is not needed: nothing follows it.
     io::stdin().lock().read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
     let hold = Duration::from_nanos(request.hold_ns);
@@ -73,19 +75,28 @@ fn hold() -> io::Result<()> {
     answer.push(b'\n');
     io::stdout().write_all(&answer)?;
     io::stdout().flush()?;
-    loop {
-        let left = hold.saturating_sub(begun.elapsed());
+    while begun.elapsed() < hold {
+        let left = hold.saturating_sub(begun.elapsed()).min(REAP_EVERY);
         let input = io::stdin();
         let mut watched = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
         // Rounded up, so that the time is over when poll returns.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
         match poll(&mut watched, timeout.unwrap_or(PollTimeout::MAX)) {
-            Err(Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EINTR) => reap(),
             Err(error) => return Err(error.into()),
-            // The time is over, or the injector has let go. The kernel resumes everything.
+            // The injector has let go.
             Ok(_) => return Ok(()),
         }
     }
+    // The kernel resumes everything with the end of this process.
+    Ok(())
+}
+
+/// Takes note of held processes that were killed meanwhile: until their tracer has done so, their
+/// parents do not learn of it, and a killed host would not be gone.
+fn reap() {
+    let any = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+    while waitpid(None, Some(any)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
 }
 
 /// Stops every thread of the request's processes, until no new one appears.
@@ -119,11 +130,7 @@ fn seize_thread(pid: i32, thread: i32, reply: &mut Reply) -> bool {
         }
         // It has ended meanwhile, or is a zombie.
         Err(Errno::ESRCH) => false,
-        Err(_)
-            if proc::thread(pid, thread).is_none_or(|found| matches!(found.state, 'Z' | 'X')) =>
-        {
-            false
-        }
+        Err(_) if proc::thread(pid, thread).is_none_or(Thread::is_dead) => false,
         Err(error) => {
             let message = format!("process {pid} cannot be held: {error}");
             if !reply.refused.contains(&message) {
@@ -139,10 +146,10 @@ fn await_stop(reply: &mut Reply) {
     let deadline = Instant::now() + STOP_MAX;
     loop {
         reply.held.retain(|(pid, thread)| {
-            proc::thread(*pid, *thread).is_some_and(|found| !matches!(found.state, 'Z' | 'X'))
+            proc::thread(*pid, *thread).is_some_and(|found| !found.is_dead())
         });
         let running = reply.held.iter().find(|(pid, thread)| {
-            proc::thread(*pid, *thread).is_some_and(|found| found.state != 't')
+            proc::thread(*pid, *thread).is_some_and(|found| !found.is_stopped())
         });
         let Some((pid, thread)) = running else { return };
         if Instant::now() >= deadline {

@@ -17,6 +17,10 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "journal.jsonl";
+/// Name of the one older part that is kept.
+const OLDER: &str = "journal.1.jsonl";
+/// A new part is begun at this size, when no fault is in force.
+const BYTES_MAX: usize = 1024 * 1024;
 
 /// Reports that the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +76,8 @@ impl Journal {
         };
         fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
         let mut options = OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(&path)
-            .map_err(failed("open the fault journal"))?;
+        options.create(true).read(true).append(true);
+        let mut file = options.open(&path).map_err(failed("open the fault journal"))?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed("read the fault journal"))?;
         if !text.is_empty() && !text.ends_with('\n') {
@@ -91,6 +91,10 @@ impl Journal {
         let (next, mut unfinished) = replay(&text);
         let now = now_ns();
         unfinished.retain(|record| record.boot == boot && record.until_ns > now);
+        if unfinished.is_empty() && text.len() > BYTES_MAX {
+            fs::rename(&path, folder.join(OLDER)).map_err(failed("put away"))?;
+            file = options.open(&path).map_err(failed("open the fault journal"))?;
+        }
         Ok((Self { path, boot, state: Mutex::new(State { file, next }) }, unfinished))
     }
 

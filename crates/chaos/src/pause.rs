@@ -60,16 +60,19 @@ pub(crate) fn verify(reply: &Reply) -> Effect {
     let look = || -> Vec<Option<Thread>> {
         reply.held.iter().map(|(pid, thread)| proc::thread(*pid, *thread)).collect()
     };
+    let ticks = |threads: &[Option<Thread>]| -> Vec<Option<u64>> {
+        threads.iter().map(|thread| thread.map(|thread| thread.ticks)).collect()
+    };
     let before = look();
     std::thread::sleep(IDLE_CHECK);
     let after = look();
-    let stopped = after.iter().flatten().filter(|thread| thread.state == 't').count();
+    let stopped = after.iter().flatten().filter(|thread| thread.is_stopped()).count();
     let mut processes: Vec<i32> = reply.held.iter().map(|(pid, _)| *pid).collect();
     processes.dedup();
     let (threads, processes) = (reply.held.len(), processes.len());
-    if stopped == threads && before == after {
+    if stopped == threads && ticks(&before) == ticks(&after) {
         let evidence = format!(
-            "threads in state t: {threads}, of processes: {processes}; no processor time in {} ms",
+            "threads stopped: {threads}, of processes: {processes}; no processor time in {} ms",
             IDLE_CHECK.as_millis()
         );
         Effect::Verified { evidence }

@@ -14,6 +14,19 @@ pub(crate) struct Thread {
     pub(crate) ticks: u64,
 }
 
+impl Thread {
+    /// Returns whether a held thread has stopped. One in state D waits inside the kernel, for a
+    /// disk or for a child of vfork(2) that is held itself, and stops before it runs again.
+    pub(crate) const fn is_stopped(self) -> bool {
+        matches!(self.state, 't' | 'D')
+    }
+
+    /// Returns whether only an entry in the process table is left.
+    pub(crate) const fn is_dead(self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
 /// Lists every process.
 pub(crate) fn processes() -> Vec<i32> {
     numbers("/proc")

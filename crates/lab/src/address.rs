@@ -170,3 +170,40 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, usable: bool) {
+        assert_eq!(unusable(address.parse().unwrap()).is_none(), usable, "{address}");
+    }
+
+    #[test]
+    fn refuses_addresses_that_no_other_host_reaches() {
+        check("10.1.0.11", true);
+        check("2001:db8::1", true);
+        check("127.0.0.1", false);
+        check("::1", false);
+        check("0.0.0.0", false);
+        check("224.0.0.1", false);
+        check("ff02::1", false);
+        check("169.254.7.7", false);
+        check("fe80::7", false);
+        check("255.255.255.255", false);
+    }
+
+    #[test]
+    fn every_end_has_its_own_addresses() {
+        let ends: Vec<End> = (0..40)
+            .flat_map(|index| {
+                [End::RouterInside(index), End::RouterOutside(index), End::Client(index)]
+            })
+            .collect();
+        let ethernet: BTreeSet<[u8; 6]> = ends.iter().map(|end| end.ethernet()).collect();
+        let hops: BTreeSet<IpAddr> =
+            ends.iter().flat_map(|end| [end.next_hop(false), end.next_hop(true)]).collect();
+        assert_eq!((ethernet.len(), hops.len()), (ends.len(), ends.len() * 2));
+        assert!(hops.iter().all(|hop| unusable(*hop).is_some()), "hosts cannot have them");
+    }
+}

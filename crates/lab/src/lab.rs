@@ -33,6 +33,9 @@ use crate::sys::{self, Bond, Exec};
 use crate::wide_area::WideArea;
 use crate::world::{self, Isolation, World};
 
+/// Rounds of ending processes that start others meanwhile.
+const END_ROUNDS_MAX: u32 = 200;
+
 /// Counts the labs of this process, which share one memory file system.
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -266,19 +269,13 @@ impl Lab {
         let failed = |error: Errno| PowerError::Kernel(host.clone(), error.into());
         let mut running = self.lock_running();
         let Some(Running { init, .. }) = running.get(host) else { return Ok(()) };
-        let members = match &self.ground {
-            // The kernel ends a pid namespace with its pid 1, and reaps that one last.
-            Ground::Namespaces { .. } => vec![*init],
-            Ground::Loopback { .. } => {
-                let members = processes::of_host(*init);
-                members.into_iter().map(|member| Pid::from_raw(member.pid)).collect()
-            }
-        };
-        for pid in members {
-            match kill(pid, Signal::SIGKILL) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => return Err(failed(error)),
-            }
+        if matches!(self.ground, Ground::Loopback { .. }) {
+            end_members(*init);
+        }
+        // The kernel ends a pid namespace with its pid 1, and reaps that one last.
+        match kill(*init, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(failed(error)),
         }
         match waitpid(*init, None) {
             Ok(_) | Err(Errno::ECHILD) => {}
@@ -395,6 +392,23 @@ fn check_loopback(system: &System, reason: &str) -> Result<(), BuildError> {
             Err(BuildError::NotLoopback { host: host.name.clone(), reason: reason.to_owned() })
         }
         None => Ok(()),
+    }
+}
+
+/// Ends what a host's init started, where no pid namespace does. Looks again until nothing new has
+/// been started meanwhile.
+fn end_members(init: Pid) {
+    for _ in 0..END_ROUNDS_MAX {
+        let mut members = processes::of_host(init);
+        members.retain(|member| member.pid != init.as_raw());
+        if members.is_empty() {
+            return;
+        }
+        for member in members {
+            // One that has ended by itself is what is wanted.
+            kill(Pid::from_raw(member.pid), Signal::SIGKILL).ok();
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

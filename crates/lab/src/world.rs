@@ -79,6 +79,8 @@ pub enum Isolation {
 /// terminal, and returns [`Entered::Left`] when it has ended; inside, returns
 /// [`Entered::Inside`]. When the kernel allows no namespaces, returns [`Entered::Inside`] at once.
 ///
+/// Files are those of the machine, except that `/dev/shm` is empty.
+///
 /// To be called from the main thread before any other thread exists: signals are blocked here,
 /// and the world ends with the calling thread.
 ///

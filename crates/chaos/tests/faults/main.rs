@@ -1,6 +1,7 @@
 //! Injects every kind of fault into the hosts of a lab and sees both its effect and its end.
 //!
-//! `faults [FILTER]` runs the scenarios whose name contains FILTER, as whoever starts it.
+//! `faults [FILTER]` runs the scenarios whose name contains FILTER as whoever starts it; root runs
+//! them as an ordinary user as well.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a `main` of its own")]
 
 #[path = "../../../lab/tests/lab/support.rs"]
@@ -10,8 +11,10 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_chaos::{Chaos, Effect, InjectError, Injected, Means, Reach, Site};
@@ -24,8 +27,10 @@ use evenkeel_model::system::System;
 
 use support::{echoes, eventually, five_hosts, five_hosts_v6, host, options, region};
 
-const QUICK: Duration = Duration::from_millis(150);
-const SOON: Duration = Duration::from_secs(1);
+/// Time after which nothing is expected any more from what is broken.
+const QUICK: Duration = Duration::from_millis(200);
+/// Time that what works is given on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
 /// A fault that the test ends itself.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         return inject_and_wait(kind, init.parse().unwrap(), address.parse().unwrap());
     }
     let world = match world::enter(Vec::new()).unwrap() {
+        Entered::Left(code) if code == ExitCode::SUCCESS => return run_as_user(&arguments),
         Entered::Left(code) => return code,
         Entered::Inside(world) => world,
     };
@@ -73,16 +79,27 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn run_as_user(arguments: &[OsString]) -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        return ExitCode::SUCCESS;
+    }
+    println!("as an ordinary user:");
+    let copy = support::ProgramCopy::new();
+    let mut command = Command::new(&copy.program);
+    command.args(arguments).uid(support::NOBODY).gid(support::NOBODY).current_dir("/");
+    if command.status().unwrap().success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// A lab with everything on, and an injector.
 struct Bench {
-    lab: Lab,
+    lab: Arc<Lab>,
     chaos: Chaos,
     journal: PathBuf,
 }
 
 impl Bench {
     fn new(world: &World, system: &System) -> Self {
-        let lab = Lab::build(world, system, options(system)).unwrap();
+        let lab = Arc::new(Lab::build(world, system, options(system)).unwrap());
         lab.power_on_all().unwrap();
         support::wait_for_hosts(&lab);
         // In the world's own memory, which goes with it.
@@ -97,16 +114,32 @@ impl Bench {
     }
 
     /// Asks a host's kernel from a client in `waw`.
-    fn is_reached(&self, name: &str) -> bool {
+    fn answers(&self, name: &str, within: Duration) -> bool {
         let from = self.lab.client_namespace(&region("waw")).unwrap();
-        ping(from, self.address(name), QUICK).unwrap().is_some()
+        ping(from, self.address(name), within).unwrap().is_some()
     }
 
     /// Asks one host's kernel from another host.
-    fn reaches(&self, from: &str, to: &str) -> bool {
+    fn asks(&self, from: &str, to: &str, within: Duration) -> bool {
         let from = self.lab.host_namespace(&host(from)).unwrap();
         // An error is a packet dropped on its way out.
-        ping(from, self.address(to), QUICK).is_ok_and(|answer| answer.is_some())
+        ping(from, self.address(to), within).is_ok_and(|answer| answer.is_some())
+    }
+
+    fn is_reached(&self, name: &str) -> bool {
+        self.answers(name, SOON)
+    }
+
+    fn is_cut_off(&self, name: &str) -> bool {
+        !self.answers(name, QUICK)
+    }
+
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        self.asks(from, to, SOON)
+    }
+
+    fn misses(&self, from: &str, to: &str) -> bool {
+        !self.asks(from, to, QUICK)
     }
 
     /// Asks a host's process from a client in `fra`.
@@ -123,7 +156,7 @@ impl Bench {
             network: site.namespace.duplicate().unwrap(),
             kept: site.kept,
         });
-        let mut answers = |index: usize| self.is_reached(&names[index]);
+        let mut answers = |index: usize| self.answers(&names[index], QUICK * 2);
         self.chaos.isolate(target, sites.collect(), hold, &mut answers).unwrap()
     }
 }
@@ -140,14 +173,14 @@ fn isolate_host(bench: &Bench) {
     let hold = Duration::from_millis(1500);
     let fault = bench.isolate(&target, hold);
     check_verified(&fault);
-    assert!(!bench.is_reached("fra-a1"));
-    assert!(!bench.reaches("fra-b1", "fra-a1"), "its neighbour");
-    assert!(!bench.reaches("fra-a1", "fra-b1"), "its own questions");
+    assert!(bench.is_cut_off("fra-a1"));
+    assert!(bench.misses("fra-b1", "fra-a1"), "its neighbour");
+    assert!(bench.misses("fra-a1", "fra-b1"), "its own questions");
     assert!(bench.reaches("fra-b1", "ams-a1"), "the others");
-    eventually("the kernel ends it", || bench.is_reached("fra-a1"));
+    eventually("the kernel ends it", || bench.answers("fra-a1", QUICK));
     let lasted = fault.applied().elapsed();
     println!("    planned {hold:?}, lasted {lasted:?}");
-    assert!(lasted >= hold && lasted < hold + Duration::from_secs(1), "{lasted:?}");
+    assert!(lasted >= hold, "{lasted:?}");
     fault.undo().unwrap();
 
     let fault = bench.isolate(&target, LONG);
@@ -160,7 +193,7 @@ fn isolate_host(bench: &Bench) {
 fn isolate_region(bench: &Bench) {
     let fault = bench.isolate(&Target::Region(region("fra")), LONG);
     check_verified(&fault);
-    assert!(!bench.reaches("ams-a1", "fra-b1") && !bench.reaches("fra-b1", "ams-a1"));
+    assert!(bench.misses("ams-a1", "fra-b1") && bench.misses("fra-b1", "ams-a1"));
     assert!(bench.reaches("fra-a1", "fra-b1") && bench.reaches("fra-b1", "fra-a1"), "inside");
     assert!(!bench.echoes("fra-a1", QUICK), "its own clients stand outside");
     fault.undo().unwrap();
@@ -169,7 +202,7 @@ fn isolate_region(bench: &Bench) {
     let zone = Target::Zone(region("fra"), ZoneName::parse("b").unwrap());
     let fault = bench.isolate(&zone, LONG);
     check_verified(&fault);
-    assert!(!bench.reaches("fra-a1", "fra-b1"));
+    assert!(bench.misses("fra-a1", "fra-b1"));
     assert!(bench.reaches("fra-a1", "ams-a1"));
     fault.undo().unwrap();
 }
@@ -187,10 +220,10 @@ fn pause_host(bench: &Bench) {
     assert!(!bench.echoes("ams-a1", Duration::from_millis(400)));
     assert!(bench.is_reached("ams-a1"), "its kernel is not paused");
     assert!(bench.echoes("ams-b1", SOON));
-    assert!(bench.echoes("ams-a1", Duration::from_secs(5)), "answered late");
+    assert!(bench.echoes("ams-a1", LONG), "answered late");
     let lasted = fault.applied().elapsed();
     println!("    planned {hold:?}, lasted {lasted:?}");
-    assert!(lasted >= hold && lasted < hold + SOON, "{lasted:?}");
+    assert!(lasted >= hold, "{lasted:?}");
     assert!(pids.iter().all(|pid| state(*pid) != 't'));
     fault.undo().unwrap();
 
@@ -229,13 +262,16 @@ fn kill(bench: &Bench) {
     });
     let whole = Target::Host(name.clone());
     let pids = bench.lab.pids(&whole);
+    // Being paused protects nobody.
+    let pause = bench.chaos.pause(&whole, &pids, Reach::PidNamespaces, LONG).unwrap();
     let fault = bench.chaos.kill(&whole, &pids).unwrap();
     check_verified(&fault);
-    assert_eq!(bench.lab.status(&name), HostStatus::Off);
+    eventually("it is off", || bench.lab.status(&name) == HostStatus::Off);
     assert!(bench.lab.pids(&whole).is_empty());
     let nothing = bench.chaos.kill(&whole, &pids);
     assert!(matches!(nothing, Err(InjectError::NothingThere(_))), "{nothing:?}");
     fault.undo().unwrap();
+    pause.undo().unwrap();
     bench.lab.power_on(&name).unwrap();
     support::wait_for_hosts(&bench.lab);
     let roles = || bench.lab.processes(&name).into_iter().map(|found| found.role);
@@ -252,26 +288,30 @@ fn cut_link(bench: &Bench) {
             wide_area.cut(&fra, &ams, LONG).then_some(()).ok_or_else(|| "no such link".to_owned())
         }),
         evidence: Box::new(|| {
-            let reached = bench.reaches("fra-a1", "ams-a1") || bench.reaches("ams-a1", "fra-a1");
+            let silent = bench.misses("fra-a1", "ams-a1") && bench.misses("ams-a1", "fra-a1");
             let cut = wide_area.counters(&fra, &ams)?.cut - before;
-            (!reached && cut > 0).then(|| format!("{cut} frames cut"))
+            (silent && cut > 0).then(|| format!("{cut} frames cut"))
         }),
-        undo: Box::new(|| {}),
+        undo: Box::new({
+            let (lab, fra, ams) = (Arc::clone(&bench.lab), fra.clone(), ams.clone());
+            move || assert!(lab.wide_area().unwrap().mend(&fra, &ams))
+        }),
     };
     let fault = bench.chaos.inject(FaultKind::Isolate, &target, LONG, means).unwrap();
     check_verified(&fault);
     assert!(bench.reaches("fra-a1", "waw-a1") && bench.reaches("waw-a1", "ams-a1"));
     fault.undo().unwrap();
-    wide_area.mend(&fra, &ams);
     assert!(bench.reaches("fra-a1", "ams-a1"));
 }
+
+const INJECTOR_HOLD: Duration = Duration::from_secs(4);
 
 /// Runs as a process of its own, so that it can be killed in the middle of a fault.
 fn inject_and_wait(kind: &str, init: i32, address: IpAddr) -> ExitCode {
     let journal = std::env::var("JOURNAL").unwrap();
     let (chaos, _) = Chaos::open(Path::new(&journal)).unwrap();
     let target = Target::Host(host("fra-b1"));
-    let hold = Duration::from_secs(3);
+    let hold = INJECTOR_HOLD;
     let fault = if kind == "pause" {
         chaos.pause(&target, &[init], Reach::PidNamespaces, hold).unwrap()
     } else {
@@ -307,18 +347,21 @@ fn injector_dies(bench: &Bench) {
     injector.kill().unwrap();
     injector.wait().unwrap();
     eventually("the pause ends with its injector", || bench.echoes("fra-b1", SOON));
-    println!("    a pause of 3 s ended with its injector after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_millis(2900));
+    println!(
+        "    a pause of {INJECTOR_HOLD:?} ended with its injector after {:?}",
+        begun.elapsed()
+    );
+    assert!(begun.elapsed() < INJECTOR_HOLD);
 
     let (mut injector, begun) = begin("isolate");
     injector.kill().unwrap();
     injector.wait().unwrap();
-    assert!(!bench.is_reached("fra-b1"), "it does not depend on its injector");
+    assert!(bench.is_cut_off("fra-b1"), "it does not depend on its injector");
     assert!(bench.reaches("fra-a1", "fra-b1"), "a kept address");
     let (_, unfinished) = Chaos::open(&journal).unwrap();
     assert_eq!(unfinished.last().unwrap().target, "host fra-b1");
-    eventually("the kernel ends it", || bench.is_reached("fra-b1"));
-    println!("    an isolation of 3 s whose injector died ended after {:?}", begun.elapsed());
+    eventually("the kernel ends it", || bench.answers("fra-b1", QUICK));
+    println!("    an isolation of {INJECTOR_HOLD:?} ended without it after {:?}", begun.elapsed());
     let (_, unfinished) = Chaos::open(&journal).unwrap();
     assert!(unfinished.is_empty(), "{unfinished:?}");
 }

@@ -11,9 +11,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -21,10 +20,10 @@ use evenkeel_lab::world::{self, Entered, Isolation, World};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use support::{NOBODY, ProgramCopy};
+
 /// Marks every process of one run of one test, so that what is left over can be found.
 const MARK: &str = "EVENKEEL_TEST_RUN";
-/// `nobody` on every distribution: an ordinary user.
-const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -64,26 +63,14 @@ fn run_scenario(name: &str) -> ExitCode {
     }
 }
 
-/// A copy of this program that any user may run.
+/// Starts scenarios as root and as an ordinary user.
 struct Stage {
-    folder: PathBuf,
-    program: PathBuf,
+    copy: ProgramCopy,
 }
 
 impl Stage {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("evenkeel-lab-test-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let program = folder.join("lab");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        for path in [&folder, &program] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        Self { folder, program }
-    }
-
     fn command(&self, scenario: &str, as_user: bool) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.copy.program);
         command.args(["scenario", scenario]).current_dir("/").env(MARK, scenario);
         if as_user {
             command.uid(NOBODY).gid(NOBODY);
@@ -119,12 +106,6 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder));
-    }
-}
-
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
@@ -143,7 +124,7 @@ const TESTS: [Test; 8] = [
 ];
 
 fn run_all(filter: &str) -> ExitCode {
-    let stage = Stage::new();
+    let stage = Stage { copy: ProgramCopy::new() };
     let is_root = nix::unistd::geteuid().is_root();
     if "loopback".contains(filter) {
         scenarios::loopback();
@@ -176,7 +157,7 @@ fn statuses_come_out(stage: &Stage, as_user: bool) {
     kill(pid(&child), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
     drop(lines);
-    assert_eq!(left_over(&stage.program), Vec::<i32>::new());
+    assert_eq!(left_over(&stage.copy.program), Vec::<i32>::new());
 }
 
 fn outsiders_come_in(stage: &Stage, as_user: bool) {
@@ -217,10 +198,10 @@ fn nothing_is_left_of(stage: &Stage, scenario: &str, as_user: bool) {
         println!("    {line}");
         return;
     }
-    assert!(left_over(&stage.program).len() > 20, "the lab runs nothing");
+    assert!(left_over(&stage.copy.program).len() > 20, "the lab runs nothing");
     kill(pid(&child), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
-    support::eventually("every process is gone", || left_over(&stage.program).is_empty());
+    support::eventually("every process is gone", || left_over(&stage.copy.program).is_empty());
     drop(lines);
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,34 @@ use evenkeel_model::system::{Ports, System};
 
 /// Port of the echo server on each host.
 pub(crate) const ECHO: u16 = 7401;
+
+/// `nobody` on every distribution: an ordinary user.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// A copy of this program that any user may run, wherever the build folder is.
+pub(crate) struct ProgramCopy {
+    folder: PathBuf,
+    pub(crate) program: PathBuf,
+}
+
+impl ProgramCopy {
+    pub(crate) fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("evenkeel-lab-test-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let program = folder.join("lab");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        for path in [&folder, &program] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Self { folder, program }
+    }
+}
+
+impl Drop for ProgramCopy {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
 
 /// Returns a system of hosts given as `region zone host address` lines.
 pub(crate) fn system(lines: &str) -> System {
@@ -98,8 +128,8 @@ pub(crate) fn play(arguments: &[OsString]) -> Option<ExitCode> {
 #[expect(clippy::zombie_processes, reason = "a node's shims outlive it")]
 fn play_node(data: &Path) -> ExitCode {
     let starts = data.join("starts");
-    let count = std::fs::read_to_string(&starts).map_or(0, |text| text.parse().unwrap());
-    std::fs::write(&starts, (count + 1).to_string()).unwrap();
+    let count = fs::read_to_string(&starts).map_or(0, |text| text.parse().unwrap());
+    fs::write(&starts, (count + 1).to_string()).unwrap();
     for id in ["web-1", "gateway"] {
         let folder = data.join("shims").join(id);
         Command::new("/proc/self/exe").arg("shim").arg(folder).spawn().unwrap();

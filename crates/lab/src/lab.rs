@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,6 @@ use evenkeel_model::name::{HostName, RegionName};
 use evenkeel_model::system::System;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -28,6 +26,7 @@ use crate::namespace::Namespace;
 use crate::network::{self, Network, NetworkError};
 use crate::options::{LabOptions, Storage};
 use crate::processes::{self, HostProcess};
+use crate::storage::Root;
 use crate::switch;
 use crate::sys::{self, Bond, Exec};
 use crate::wide_area::WideArea;
@@ -35,9 +34,6 @@ use crate::world::{self, Isolation, World};
 
 /// Rounds of ending processes that start others meanwhile.
 const END_ROUNDS_MAX: u32 = 200;
-
-/// Counts the labs of this process, which share one memory file system.
-static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// Reports why a lab could not be built. Nothing of it is left then.
 #[derive(Debug, thiserror::Error)]
@@ -126,9 +122,7 @@ struct Running {
 pub struct Lab {
     system: System,
     command: Vec<OsString>,
-    root: PathBuf,
-    /// Whether `root` goes with the lab.
-    is_temporary: bool,
+    root: Root,
     pub(crate) ground: Ground,
     running: Mutex<BTreeMap<HostName, Running>>,
 }
@@ -146,25 +140,24 @@ impl Lab {
                 Ground::Loopback { reason: reason.clone() }
             }
         };
-        let (root, is_temporary) = match (&options.storage, &ground) {
-            (Storage::Folder(folder), _) => (folder.clone(), false),
-            (Storage::Memory { .. }, Ground::Namespaces { .. }) => {
-                (fresh_folder(Path::new(world::MEMORY)), true)
-            }
+        let root = match (&options.storage, &ground) {
+            (Storage::Folder(folder), _) => Root::Kept(folder.clone()),
+            (Storage::Memory { .. }, Ground::Namespaces { .. }) => Root::in_memory(),
             (Storage::Memory { .. }, Ground::Loopback { .. }) => {
-                (fresh_folder(&std::env::temp_dir()), true)
+                let folder = std::env::temp_dir();
+                Root::temporary(&folder).map_err(|error| BuildError::Storage(folder, error))?
             }
         };
         let system = system.clone();
         let running = Mutex::new(BTreeMap::new());
-        let lab = Self { system, command: options.command, root, is_temporary, ground, running };
+        let lab = Self { system, command: options.command, root, ground, running };
         lab.make_folders(&options.storage)?;
         Ok(lab)
     }
 
     fn make_folders(&self, storage: &Storage) -> Result<(), BuildError> {
         for host in self.system.hosts.keys() {
-            let folder = self.root.join(host.as_str());
+            let folder = self.root.folder().join(host.as_str());
             let failed = |error| BuildError::Storage(folder.clone(), error);
             fs::create_dir_all(&folder).map_err(failed)?;
             if let (Storage::Memory { bytes_max }, Ground::Namespaces { .. }) =
@@ -188,13 +181,13 @@ impl Lab {
     /// Returns the data folder of a host.
     #[must_use]
     pub fn data(&self, host: &HostName) -> PathBuf {
-        self.root.join(host.as_str()).join("data")
+        self.root.folder().join(host.as_str()).join("data")
     }
 
     /// Returns the file that holds what a host's command printed.
     #[must_use]
     pub fn log(&self, host: &HostName) -> PathBuf {
-        self.root.join(host.as_str()).join("node.log")
+        self.root.folder().join(host.as_str()).join("node.log")
     }
 
     /// Returns a host's network; `None` when hosts have none of their own.
@@ -362,16 +355,7 @@ impl Drop for Lab {
                 tracing::warn!(%error, %host, "host left running");
             }
         }
-        if !self.is_temporary {
-            return;
-        }
-        for host in self.system.hosts.keys() {
-            // Without namespaces nothing is mounted there.
-            umount2(&self.root.join(host.as_str()), MntFlags::MNT_DETACH).ok();
-        }
-        if let Err(error) = fs::remove_dir_all(&self.root) {
-            tracing::warn!(%error, root = %self.root.display(), "lab data not removed");
-        }
+        self.root.remove();
     }
 }
 
@@ -410,11 +394,6 @@ fn end_members(init: Pid) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-fn fresh_folder(parent: &Path) -> PathBuf {
-    let serial = LABS.fetch_add(1, Ordering::Relaxed);
-    parent.join(format!("evenkeel-lab-{}-{serial}", std::process::id()))
 }
 
 /// Puts a host's name and data folder into one word of the command.

@@ -20,6 +20,7 @@ mod options;
 mod path;
 mod ping;
 mod processes;
+mod storage;
 mod switch;
 mod sys;
 mod target;

@@ -26,7 +26,8 @@ pub struct LabOptions {
 #[derive(Debug, Clone)]
 pub enum Storage {
     /// A memory file system of this many bytes for each host. Ends with the world, so that nothing
-    /// is left whatever ends it; needs namespaces, without them it is a temporary folder.
+    /// is left whatever ends it. Without namespaces it is a temporary folder on disk instead, which
+    /// the next lab removes should this one be killed.
     Memory {
         /// Size of each host's file system; memory is used only as it is filled.
         bytes_max: u64,

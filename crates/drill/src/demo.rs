@@ -43,8 +43,8 @@ pub struct DemoOptions {
     /// The command that runs a host: program and arguments, in which `{system}`, `{host}` and
     /// `{data}` stand for the system file, the host's name and its data folder.
     pub node_command: Vec<OsString>,
-    /// The program of the example service.
-    pub profiles: PathBuf,
+    /// The command that runs the example service.
+    pub profiles: Vec<String>,
     /// The user's own system in place of the two acts.
     pub own: Option<OwnSystem>,
     /// Whether the first act, on one host, is shown. Never with an own system.
@@ -308,10 +308,10 @@ impl Demo<'_> {
 
 /// Puts the example service into a built-in system file. Without networks of their own, hosts get
 /// loopback addresses.
-fn fill_in(template: &str, profiles: &Path, isolation: &Isolation) -> String {
+fn fill_in(template: &str, profiles: &[String], isolation: &Isolation) -> String {
     // TOML's basic strings escape as JSON's do.
-    let program = serde_json::Value::from(profiles.to_string_lossy()).to_string();
-    let text = template.replace("@PROFILES@", &program);
+    let words = profiles.iter().map(|word| serde_json::Value::from(word.as_str()).to_string());
+    let text = template.replace("@PROFILES@", &words.collect::<Vec<_>>().join(", "));
     match isolation {
         Isolation::Root | Isolation::User => text,
         Isolation::None { .. } => text.replace("\"10.", "\"127."),
@@ -385,7 +385,7 @@ mod tests {
     use super::*;
 
     fn check(template: &str, hosts: usize, isolation: &Isolation) {
-        let text = fill_in(template, Path::new("/opt/a \"b\"/profiles"), isolation);
+        let text = fill_in(template, &["/opt/a \"b\"/profiles".to_owned(), "--x".to_owned()], isolation);
         let parsed = evenkeel_system_file::parse(&text).unwrap();
         assert_eq!(parsed.warnings, Vec::new());
         assert_eq!(parsed.system.hosts.len(), hosts);

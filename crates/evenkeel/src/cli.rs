@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use evenkeel_drill::plan::Only;
 
 use crate::commands;
 
@@ -58,6 +61,9 @@ enum Command {
         #[arg(long, default_value = commands::DATA_DEFAULT)]
         data: PathBuf,
     },
+    /// Run the demo's example service
+    #[command(hide = true)]
+    Profiles,
     /// Run a host's gateway (started by the node)
     #[command(hide = true)]
     Gateway {
@@ -81,9 +87,12 @@ pub(crate) struct DemoArguments {
     /// Write report.json and history.jsonl into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
-    /// Run one kind of experiment only, such as `host` or `replica@web-3`
+    /// Make these experiments only, such as `kill`, `kill@leader` or `isolate@zone:fra/a`
     #[arg(long, value_name = "FAULT[@TARGET]")]
-    pub(crate) only: Option<String>,
+    pub(crate) only: Option<Only>,
+    /// Fail when a client waits longer than this, such as `500ms`, in place of the usual limits
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) gap_max: Option<Duration>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -106,9 +115,12 @@ pub(crate) struct DrillArguments {
     /// Write report.json and history.jsonl into this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
-    /// Run one kind of experiment only, such as `host` or `replica@web-3`
+    /// Make these experiments only, such as `kill`, `kill@leader` or `isolate@zone:fra/a`
     #[arg(long, value_name = "FAULT[@TARGET]")]
-    pub(crate) only: Option<String>,
+    pub(crate) only: Option<Only>,
+    /// Fail when a client waits longer than this, such as `500ms`, in place of the usual limits
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) gap_max: Option<Duration>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -148,8 +160,8 @@ pub(crate) struct StatusArguments {
 /// Reads the command line and runs the command. A misuse ends with exit code 2.
 pub(crate) fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Demo(arguments) => commands::demo::run(&arguments),
-        Command::Drill(arguments) => commands::drill::run(&arguments),
+        Command::Demo(arguments) => commands::demo::demo(&arguments),
+        Command::Drill(arguments) => commands::demo::drill(&arguments),
         Command::Init { file } => commands::init::run(&file),
         Command::Check { file, json } => commands::check::run(&file, json),
         Command::Explain { code } => commands::explain::run(code.as_deref()),
@@ -157,10 +169,22 @@ pub(crate) fn run() -> ExitCode {
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
+        Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS),
         Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),
     };
     outcome.unwrap_or_else(|error| {
         crate::show::error(&error);
         ExitCode::FAILURE
     })
+}
+
+/// Reads a time such as `2s` or `500ms`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write `500ms` or `2s`");
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, Duration::from_millis(1)),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, Duration::from_secs(1)),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    unit.checked_mul(number).ok_or_else(wrong)
 }

@@ -3,7 +3,6 @@
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod down;
-pub(crate) mod drill;
 pub(crate) mod explain;
 pub(crate) mod init;
 mod local;

@@ -19,6 +19,9 @@ fn main() -> ExitCode {
     if let Some(code) = evenkeel_lab::run_hidden(&arguments) {
         return code;
     }
+    if let Some(code) = evenkeel_chaos::run_hidden(&arguments) {
+        return code;
+    }
     drop(arguments);
     cli::run()
 }

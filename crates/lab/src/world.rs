@@ -107,6 +107,12 @@ pub fn enter(listeners: Vec<TcpListener>) -> io::Result<Entered> {
     Ok(Entered::Inside(World { isolation: Isolation::None { reason }, listeners }))
 }
 
+/// Returns whether this process runs inside a world: the command has then begun outside before.
+#[must_use]
+pub fn is_inside() -> bool {
+    mark().is_some()
+}
+
 /// Reads how the world around this process was made, `None` outside.
 fn mark() -> Option<Isolation> {
     match std::env::var(MARK).ok()?.as_str() {

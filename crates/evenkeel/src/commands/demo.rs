@@ -1,15 +1,181 @@
-//! `evenkeel demo`: a whole system on this machine, broken part by part.
+//! `evenkeel demo` and `evenkeel drill`: a whole system on this machine, broken part by part.
 
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
+use evenkeel_audit::assessment::assess;
+use evenkeel_drill::budgets::Overrides;
+use evenkeel_drill::demo::{self, DemoOptions, OwnSystem};
+use evenkeel_drill::plan::{Only, Phases, Scope};
+use evenkeel_drill::screen;
+use evenkeel_drill::verdict::Verdict;
+use evenkeel_lab::world::{self, Entered};
+use evenkeel_telemetry::logs::{self, LogFormat, Place};
 
-use crate::cli::DemoArguments;
+use crate::cli::{DemoArguments, DrillArguments};
+use crate::commands::{BAD_INPUT, GOAL_NOT_MET};
+use crate::show;
 
-/// Runs the command. Exit code 3 when a promise was broken.
+/// Ports tried for the browser, from the wanted one on.
+const PORTS_TRIED: u16 = 32;
+
+/// What the two commands differ in.
+struct Course {
+    file: Option<PathBuf>,
+    first_act: bool,
+    scope: Scope,
+    phases: Phases,
+    only: Option<Only>,
+    overrides: Overrides,
+    seed: u64,
+    once: bool,
+    report: Option<PathBuf>,
+    /// For the browser; a drill opens none.
+    port: Option<u16>,
+    command: String,
+}
+
+/// Runs the demo. Exit code 3 when a promise was broken.
 ///
 /// # Errors
 /// When the system can't be put on this machine.
-pub(crate) fn run(_arguments: &DemoArguments) -> Result<ExitCode> {
-    bail!("being wired")
+pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode> {
+    run(Course {
+        file: arguments.file.clone(),
+        first_act: arguments.only.is_none(),
+        scope: Scope::Demo,
+        phases: if arguments.quick { Phases::QUICK } else { Phases::DEMO },
+        only: arguments.only.clone(),
+        overrides: Overrides { gap_max: arguments.gap_max, failed_max: None },
+        seed: arguments.seed,
+        once: arguments.once,
+        report: arguments.report.clone(),
+        port: Some(arguments.port),
+        command: command("demo --once", arguments.file.as_deref(), arguments.quick, false),
+    })
+}
+
+/// Runs the drill. Exit code 3 when a promise was broken.
+///
+/// # Errors
+/// When the system can't be put on this machine.
+pub(crate) fn drill(arguments: &DrillArguments) -> Result<ExitCode> {
+    let phases = match (arguments.standard, arguments.quick) {
+        (true, _) => Phases::STANDARD,
+        (false, true) => Phases::QUICK,
+        (false, false) => Phases::DEMO,
+    };
+    run(Course {
+        file: arguments.file.clone(),
+        first_act: false,
+        scope: if arguments.standard { Scope::Standard } else { Scope::Demo },
+        phases,
+        only: arguments.only.clone(),
+        overrides: Overrides { gap_max: arguments.gap_max, failed_max: None },
+        seed: arguments.seed,
+        once: true,
+        report: arguments.report.clone(),
+        port: None,
+        command: command("drill", arguments.file.as_deref(), arguments.quick, arguments.standard),
+    })
+}
+
+/// Returns the command that repeats a run, without seed and choice of experiments.
+fn command(name: &str, file: Option<&Path>, quick: bool, standard: bool) -> String {
+    let mut words = format!("evenkeel {name}");
+    if let Some(file) = file {
+        words.push_str(&format!(" {}", file.display()));
+    }
+    for (given, flag) in [(quick, " --quick"), (standard, " --standard")] {
+        if given {
+            words.push_str(flag);
+        }
+    }
+    words
+}
+
+fn run(course: Course) -> Result<ExitCode> {
+    let own = match &course.file {
+        Some(file) => match read_own(file)? {
+            Ok(own) => Some(own),
+            Err(code) => return Ok(code),
+        },
+        None => None,
+    };
+    let listeners = match course.port {
+        Some(port) if !world::is_inside() => vec![listen(port)?],
+        Some(_) | None => Vec::new(),
+    };
+    let world = match world::enter(listeners).context("make a world for the lab")? {
+        Entered::Left(code) => return Ok(code),
+        Entered::Inside(world) => world,
+    };
+    logs::start(Place::default(), LogFormat::Text);
+    let program = std::env::current_exe().context("find this program")?;
+    let program_text = program.to_str().context("the path of this program is not UTF-8")?;
+    let options = DemoOptions {
+        node_command: node_command(&program),
+        profiles: vec![program_text.to_owned(), "profiles".to_owned()],
+        first_act: course.first_act && own.is_none(),
+        own,
+        scope: course.scope,
+        only: course.only,
+        phases: course.phases,
+        overrides: course.overrides,
+        seed: course.seed,
+        once: course.once,
+        report: course.report,
+        command: course.command,
+    };
+    let mut screen = screen::of_this_process();
+    let verdict = demo::run(world, &options, screen.as_mut())?;
+    Ok(match verdict {
+        Verdict::Pass | Verdict::Inconclusive => ExitCode::SUCCESS,
+        Verdict::Invalid | Verdict::Fail => ExitCode::from(GOAL_NOT_MET),
+    })
+}
+
+/// Reads the user's own file. A bad one is shown here, and the inner value is the exit code.
+fn read_own(file: &Path) -> Result<Result<OwnSystem, ExitCode>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))?;
+    let parsed = match evenkeel_system_file::parse(&text) {
+        Ok(parsed) => parsed,
+        Err(diagnostics) => {
+            if !world::is_inside() {
+                show::diagnostics(&diagnostics, file, &text);
+            }
+            return Ok(Err(ExitCode::from(BAD_INPUT)));
+        }
+    };
+    if !world::is_inside() {
+        let assessment = assess(&parsed.system);
+        let findings = assessment.findings.iter();
+        let shown: Vec<_> =
+            findings.map(|finding| finding.to_diagnostic(|path| parsed.spans.find(path))).collect();
+        show::diagnostics(&shown, file, &text);
+    }
+    Ok(Ok(OwnSystem { text, system: parsed.system }))
+}
+
+/// Opens the port for the user's browser, or one of the next when it is taken.
+fn listen(port: u16) -> Result<TcpListener> {
+    let ports = port..=port.saturating_add(PORTS_TRIED);
+    let free = ports.into_iter().find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    match free {
+        Some(listener) => Ok(listener),
+        None => {
+            TcpListener::bind(("127.0.0.1", 0)).context("open a port on 127.0.0.1 for your browser")
+        }
+    }
+}
+
+fn node_command(program: &Path) -> Vec<OsString> {
+    let words =
+        ["node", "--system", "{system}", "--host", "{host}", "--data", "{data}", "--insecure"];
+    let words = words.iter().map(OsString::from);
+    std::iter::once(program.into()).chain(words).collect()
 }

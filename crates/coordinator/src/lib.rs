@@ -12,6 +12,7 @@
 
 mod api;
 mod client;
+mod critical;
 mod digest;
 mod driver;
 mod executor;

@@ -32,6 +32,7 @@ use evenkeel_consensus::replica::Persist;
 pub use error::OpenError;
 pub use recovery::{Cut, Recovered};
 
+use crate::critical;
 use housekeeper::{Chore, Housekeeper, Spare};
 use writer::{Job, Outlets, Writer};
 
@@ -117,8 +118,9 @@ impl Log {
         let writer = Writer::open(options, position, &recovered, outlets)
             .map_err(|source| OpenError::Io { step: "write the log in", path: folder, source })?;
         let housekeeper = Housekeeper::new(options, spare, events);
-        let housekeeper = spawn("log-housekeeper", move || housekeeper.run(&chore_queue))?;
-        let writer = spawn("log-writer", move || writer.run(&job_queue))?;
+        let housekeeper =
+            spawn("log-housekeeper", move || critical::run(|| housekeeper.run(&chore_queue)))?;
+        let writer = spawn("log-writer", move || critical::run_first(|| writer.run(&job_queue)))?;
         Ok((Self { jobs, chores, threads: vec![writer, housekeeper] }, recovered))
     }
 
@@ -166,21 +168,8 @@ fn spawn(
     std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(256 << 10)
-        .spawn(move || {
-            let guard = AbortOnPanic;
-            run();
-            std::mem::forget(guard);
-        })
+        .spawn(run)
         .map_err(|source| OpenError::Io { step: "start a thread for", path: name.into(), source })
-}
-
-/// A log that stops halfway must not let its member go on.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        std::process::abort();
-    }
 }
 
 /// Ends the process after an error of the disk that must not be survived.

@@ -1,15 +1,12 @@
 //! The driver's thread.
-#![allow(unsafe_code, reason = "the standard library cannot set a thread's priority")]
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
+use crate::critical;
 use crate::driver::Ask;
-
-/// How far the thread goes before others, on the scale of `nice`.
-const NICE: libc::c_int = -10;
 
 /// A driver that runs. Ends when it is dropped.
 #[derive(Debug)]
@@ -28,10 +25,7 @@ impl DriverThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread =
             std::thread::Builder::new().name("coordinator".to_owned()).spawn(move || {
-                let guard = AbortOnPanic;
-                raise_priority();
-                runtime.block_on(async { drive().await });
-                std::mem::forget(guard);
+                critical::run_first(|| runtime.block_on(async { drive().await }));
             })?;
         Ok(Self { asks, thread: Mutex::new(Some(thread)) })
     }
@@ -51,20 +45,4 @@ impl Drop for DriverThread {
         // A full channel means that the driver still works; it ends when all senders are gone.
         drop(self.asks.try_send(Ask::Close));
     }
-}
-
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        std::process::abort();
-    }
-}
-
-/// A heartbeat that waits for a processor costs an election. Without the right to do so, nothing
-/// happens.
-fn raise_priority() {
-    // SAFETY: takes numbers only; on Linux, 0 stands for the calling thread.
-    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    tracing::debug!(raised = done == 0, "priority of the coordinator's thread");
 }

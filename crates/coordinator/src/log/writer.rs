@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_consensus::log::{Record, Vote};
 use evenkeel_consensus::replica::Persist;
@@ -20,6 +20,8 @@ use super::{Event, Events, Options, give_up, is_full, snapshot};
 /// How long to wait before something that found no space is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// A sync that takes longer is worth a line in the log.
+const SYNC_SLOW: Duration = Duration::from_millis(500);
 /// Bytes from which on a frame waits for nothing more.
 const BODY_ENOUGH: usize = 1 << 20;
 
@@ -271,8 +273,13 @@ impl Active {
     fn write(&mut self, frame: &mut FrameBuilder, number: u64) -> io::Result<()> {
         let bytes = frame.finish(number, self.header.salt);
         self.file.write_all_at(bytes, self.end as u64)?;
+        let begun = Instant::now();
         if let Err(error) = self.file.sync_data() {
             give_up("sync the log", &error);
+        }
+        let took = begun.elapsed();
+        if took > SYNC_SLOW {
+            tracing::info!(took_ms = took.as_millis(), "a slow disk delays changes");
         }
         self.end += bytes.len();
         Ok(())

@@ -179,13 +179,15 @@ impl System {
     }
 
     pub(crate) fn is_healthy(&self, number: usize) -> bool {
-        self.get(number, "/v1/health").status == StatusCode::OK
+        let health = self.send(number, Method::GET, "/v1/health", &[], Bytes::new());
+        health.status == StatusCode::OK
     }
 
     pub(crate) fn get(&self, number: usize, path: &str) -> Answer {
-        self.send(number, Method::GET, path, &[], Bytes::new())
+        self.send_until_answered(number, Method::GET, path, &[], Bytes::new())
     }
 
+    /// Puts a key; sent again while an election or a busy disk keeps it from being answered.
     pub(crate) fn put(
         &self,
         number: usize,
@@ -193,13 +195,50 @@ impl System {
         headers: &[(&str, &str)],
         value: impl Into<Bytes>,
     ) -> Answer {
-        self.send(number, Method::PUT, path, headers, value.into())
+        self.change(number, Method::PUT, path, headers, value.into())
     }
 
+    /// Deletes a key; sent again like [`Self::put`].
     pub(crate) fn delete(&self, number: usize, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send(number, Method::DELETE, path, headers, Bytes::new())
+        self.change(number, Method::DELETE, path, headers, Bytes::new())
     }
 
+    fn change(
+        &self,
+        number: usize,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        value: Bytes,
+    ) -> Answer {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let key = format!("support-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut headers = headers.to_vec();
+        if headers.iter().all(|(name, _)| *name != "idempotency-key") {
+            headers.push(("idempotency-key", &key));
+        }
+        self.send_until_answered(number, method, path, &headers, value)
+    }
+
+    fn send_until_answered(
+        &self,
+        number: usize,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
+        let begun = Instant::now();
+        loop {
+            let answer = self.send(number, method.clone(), path, headers, body.clone());
+            let answered = !matches!(answer.status.as_u16(), 503 | 504);
+            if answered || begun.elapsed() > PATIENCE {
+                return answer;
+            }
+        }
+    }
+
+    /// Sends a request once.
     pub(crate) fn send(
         &self,
         number: usize,

@@ -1,5 +1,6 @@
 //! Carries out the balancer's actions: asks endpoints for their health, announces changes.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,7 +25,7 @@ use crate::shared::Shared;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Runs for as long as the gateway.
-pub(crate) async fn run(shared: Rc<Shared>) {
+pub(crate) async fn run(shared: Rc<Shared>) -> Infallible {
     loop {
         let woken = shared.wake.notified();
         let now = shared.clock.now();

@@ -20,7 +20,7 @@ use hyper::header::{HeaderValue, InvalidHeaderValue};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::LocalSet;
+use tokio::task::{JoinError, LocalSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::access_log::AccessLog;
@@ -60,6 +60,10 @@ pub enum ServeError {
     /// The host's name cannot stand in a header.
     #[error("the host's name cannot stand in a header")]
     HostName(#[source] InvalidHeaderValue),
+    /// The task that asks endpoints for their health ended, by a defect. Without it the gateway
+    /// would go on blindly, so it ends and is started again.
+    #[error("the health checks ended unexpectedly")]
+    Checks(#[source] JoinError),
 }
 
 /// Runs the gateway of a host until SIGTERM or SIGINT. Takes sockets from `LISTEN_FDS`, writes the
@@ -144,10 +148,11 @@ pub async fn serve(
         changed: Notify::new(),
         wake: Notify::new(),
     });
-    let checking = tokio::task::spawn_local(checks::run(Rc::clone(&shared)));
+    let mut checking = tokio::task::spawn_local(checks::run(Rc::clone(&shared)));
     let mut listeners = Listeners::new(Rc::clone(&shared), inherited);
     tokio::select! {
         never = follow(&shared, &mut follower, &mut listeners) => match never {},
+        ended = &mut checking => return ended.map(|never| match never {}).map_err(ServeError::Checks),
         () = &mut stop => {}
     }
     tracing::info!("ending: no new connections");

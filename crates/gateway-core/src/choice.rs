@@ -60,7 +60,7 @@ enum Room {
 
 impl Balancer {
     /// Chooses an endpoint that is not in `tried`. A chosen one has one more request in flight
-    /// until [`Event::TryEnded`].
+    /// until [`crate::balancer::Event::TryEnded`].
     pub fn choose(
         &mut self,
         upstream: &UpstreamId,

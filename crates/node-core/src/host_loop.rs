@@ -20,7 +20,7 @@ use evenkeel_control::plan::Plan;
 use evenkeel_control::redundancy::Redundancy;
 use evenkeel_control::report::{HostReport, InstanceReport, LeaderAnswer};
 use evenkeel_gateway_core::table::RouteTable;
-use evenkeel_model::name::HostName;
+use evenkeel_model::name::{HostName, RegionName};
 use evenkeel_model::time::Timestamp;
 
 use crate::action::Action;
@@ -45,6 +45,8 @@ pub struct HostLoop {
     agent: Agent,
     reach: Reach,
     routes: Option<RouteTable>,
+    /// What the routes were last derived from.
+    routed: Option<(u64, BTreeMap<RegionName, Duration>)>,
     routes_retry_at: Option<Timestamp>,
     heartbeat: Heartbeat,
     probe_at: Timestamp,
@@ -101,6 +103,7 @@ impl HostLoop {
             saving: None,
             reach,
             routes: restored.routes,
+            routed: None,
             routes_retry_at: None,
             heartbeat: Heartbeat {
                 sequence: 0,
@@ -399,9 +402,14 @@ impl HostLoop {
             (None, _) => &empty,
         };
         let distances = self.reach.distances(system, &host.region, now);
+        let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
+        let source = (plan.number, distances.clone());
+        if !retry && self.routed.as_ref() == Some(&source) {
+            return;
+        }
         let known = self.routes.as_ref().map_or(0, |routes| routes.generation);
         let routes = build_routes(system, plan, host, distances, known);
-        let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
+        self.routed = Some(source);
         if retry || self.routes.as_ref() != Some(&routes) {
             let generation = (known + 1).max(plan.number);
             let routes = RouteTable { generation, ..routes };

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -384,4 +385,79 @@ fn is_full_after(events: &Receiver<Event>, number: u64) -> bool {
             return full;
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
+fn skip(reason: &str) {
+    println!("skipped: {reason}");
+}
+
+/// Runs a test on a file system of its own with 1 MiB; says so when that needs more rights.
+fn on_small_disk(name: &str, test: impl FnOnce(&Path) + Send + 'static) {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    let folder = std::env::temp_dir().join(format!("evenkeel-disk-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mounted = folder.clone();
+    // Mounts of this thread, and of the threads that it starts, are seen by no other.
+    let thread = std::thread::spawn(move || {
+        const NONE: Option<&str> = None;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        let made = unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(NONE, "/", NONE, private, NONE))
+            .and_then(|()| {
+                mount(Some("disk"), &mounted, Some("tmpfs"), MsFlags::empty(), Some("size=1M"))
+            });
+        match made {
+            Ok(()) => test(&mounted),
+            Err(error) => skip(&format!("cannot mount a small disk: {error}")),
+        }
+    });
+    let result = thread.join();
+    fs::remove_dir(&folder).unwrap();
+    result.unwrap();
+}
+
+#[test]
+fn a_disk_that_others_fill_is_waited_for() {
+    on_small_disk("filled", |disk| {
+        let folder = disk.join("log");
+        let mut fixture = Fixture { folder, folder_bytes_max: u64::MAX, persists: 0 };
+        let opened = fixture.open();
+        fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
+        fixture.persist(&opened, None, vec![entry(2, 1, 100)]);
+        while !fixture.folder.join("spare").exists() {
+            std::thread::yield_now();
+        }
+        let ballast = disk.join("ballast");
+        let mut file = fs::File::create(&ballast).unwrap();
+        while io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+
+        let mut index = 2;
+        loop {
+            index += 1;
+            assert!(index < 100, "the disk never runs full");
+            fixture.queue(&opened, None, vec![entry(index, 1, 3000)]);
+            if is_full_after(&opened.events, fixture.persists) {
+                break;
+            }
+        }
+        // A vote still fits; a snapshot larger than what is left waits until there is space.
+        fixture.persist(&opened, vote(7, index), Vec::new());
+        let data = Bytes::from(vec![5; 100 << 10]);
+        opened.log.save_snapshot(Snapshot { data, ..snapshot(index) });
+        fs::remove_file(&ballast).unwrap();
+        drop(file);
+        wait_for(&opened.events, &Event::Space(Space::Free));
+        wait_for(&opened.events, &Event::SnapshotSaved { index });
+        for index in index + 1..index + 60 {
+            fixture.persist(&opened, None, vec![entry(index, 7, 3000)]);
+        }
+        opened.log.close();
+        let opened = fixture.open();
+        assert_eq!(opened.restored.vote, vote(7, index));
+        assert_eq!(opened.restored.entries.last(), Some(&entry(index + 59, 7, 3000)));
+        opened.log.close();
+    });
 }

@@ -20,7 +20,7 @@ use crate::restore::{RestoreError, Restored};
 use crate::settings::{Defect, Limits, MemberId, Settings};
 use crate::timer::Timer;
 use crate::wire::command::encode_command;
-use crate::wire::message::decode_message;
+use crate::wire::message::{decode_message, describe_message};
 
 /// Something that happened to the member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,11 +143,18 @@ pub struct Persist {
     pub vote: Option<Vote>,
     /// Entries; they replace those at the same positions and all behind them.
     pub entries: Vec<Entry>,
-    /// A snapshot from the leader; it replaces the whole log.
+    /// A snapshot from the leader; it replaces the whole log. The first persist after a start may
+    /// bring one again that is already there: a crash had come between the snapshot and the log.
     pub snapshot: Option<Snapshot>,
     /// Whether a sync is needed. If not, [`Event::Persisted`] may be told as soon as the records
     /// are handed to the operating system *and every earlier one is durable*, not before.
     pub must_sync: bool,
+}
+
+/// Puts the bytes of an [`Action::Send`] into words, for logs and transcripts.
+#[must_use]
+pub fn describe(message: &[u8]) -> String {
+    describe_message(message)
 }
 
 impl Persist {
@@ -197,6 +204,8 @@ pub struct Replica {
     /// Messages that promise what is still being written.
     held: VecDeque<Held>,
     installing: Option<Installing>,
+    /// A snapshot that replaces the log on disk, where a crash has left the old one.
+    unfinished: Option<Snapshot>,
     saves: Saves,
     told: Role,
     counters: Counters,

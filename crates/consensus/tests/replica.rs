@@ -352,6 +352,31 @@ fn a_follower_far_behind_gets_a_snapshot() {
 }
 
 #[test]
+fn a_crash_between_a_snapshot_and_its_log_leaves_no_old_log_behind() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let behind = follower_of(leader);
+    group.execute(leader, put("a", "1"));
+    group.cut.insert(behind);
+    for number in 0..50 {
+        group.execute(leader, put(&format!("k{number}"), "v"));
+    }
+    // The snapshot reached the disk, the reset of the log did not.
+    let old = group.members.remove(&behind).unwrap();
+    let snapshot = group.members[&leader].snapshot.clone();
+    group.start(behind, old.records, snapshot).unwrap();
+    group.cut.clear();
+    group.run(Duration::from_secs(1));
+    let voids = |record: &Vec<u8>| matches!(decode(record), Record::Reset { .. });
+    assert!(group.members[&behind].records.iter().any(voids));
+    group.execute(leader, put("a", "2"));
+    // What was acknowledged since must be there after the next crash, too.
+    group.restart(behind);
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.members[&behind].replica.keys(), group.members[&leader].replica.keys());
+}
+
+#[test]
 fn all_members_restart_from_their_disks() {
     let mut group = Group::new(3);
     let leader = group.elect();

@@ -81,14 +81,17 @@ impl Replica {
         self.send(ready.take_messages());
         self.held.push_back(Held { number, messages: ready.take_persisted_messages() });
         self.confirm_reads(ready.take_read_states());
+        let unfinished = self.unfinished.take();
+        let must_sync = ready.must_sync() || unfinished.is_some();
+        let received = (!ready.snapshot().is_empty()).then(|| snapshot_of(ready.snapshot()));
+        self.cache(&ready, received.as_ref());
         let mut persist = Persist {
             number,
             vote: ready.hs().map(vote_of),
             entries: ready.entries().iter().map(entry_of).collect(),
-            snapshot: (!ready.snapshot().is_empty()).then(|| snapshot_of(ready.snapshot())),
-            must_sync: ready.must_sync(),
+            snapshot: received.or(unfinished),
+            must_sync,
         };
-        self.cache(&ready, &persist);
         let committed = ready.take_committed_entries();
         self.raft.advance_append_async(ready);
         self.introduce_defect(&mut persist);
@@ -100,12 +103,12 @@ impl Replica {
     }
 
     /// Lets Raft read what is about to be written.
-    fn cache(&mut self, ready: &Ready, persist: &Persist) {
+    fn cache(&mut self, ready: &Ready, received: Option<&Snapshot>) {
+        let number = ready.number();
         let cache = self.raft.mut_store();
-        if let Some(snapshot) = &persist.snapshot {
+        if let Some(snapshot) = received {
             cache.reset(Position { index: snapshot.index, term: snapshot.term });
-            self.installing =
-                Some(Installing { number: persist.number, snapshot: snapshot.clone() });
+            self.installing = Some(Installing { number, snapshot: snapshot.clone() });
         }
         cache.append(ready.entries());
         if let Some(hard_state) = ready.hs() {

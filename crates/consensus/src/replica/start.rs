@@ -30,8 +30,8 @@ pub(super) fn start(
     voters.sort_unstable();
     check_settings(&settings, &voters)?;
     let Restored { vote, snapshot, entries } = restored;
-    let (keys, base) = restore_keys(snapshot, &voters, settings.limits.idempotency_max)?;
-    let (before, entries) = join_log(base, entries)?;
+    let (keys, base) = restore_keys(snapshot.as_ref(), &voters, settings.limits.idempotency_max)?;
+    let Joined { before, entries, void } = join_log(base, entries)?;
     let last =
         entries.last().map_or(before, |entry| Position { index: entry.index, term: entry.term });
     let hard_state = restore_vote(vote, base, last)?;
@@ -56,6 +56,7 @@ pub(super) fn start(
         actions: VecDeque::new(),
         held: VecDeque::new(),
         installing: None,
+        unfinished: snapshot.filter(|_| void),
         saves: Saves { index: base.index, begun: base.index, ..Saves::default() },
         counters: Counters::default(),
     })
@@ -93,40 +94,48 @@ fn config(member: MemberId, applied: u64) -> Config {
 
 /// Returns the key space of the snapshot, and where it ends.
 fn restore_keys(
-    snapshot: Option<Snapshot>,
+    snapshot: Option<&Snapshot>,
     voters: &[MemberId],
     idempotency_max: usize,
 ) -> Result<(KeySpace, Position), RestoreError> {
-    let Some(Snapshot { index, term, voters: mut found, data }) = snapshot else {
+    let Some(Snapshot { index, term, voters: found, data }) = snapshot else {
         return Ok((KeySpace::new(idempotency_max), Position::ORIGIN));
     };
+    let (index, term, mut found) = (*index, *term, found.clone());
     found.sort_unstable();
     if found != voters {
         return Err(RestoreError::OtherVoters { found, expected: voters.to_vec() });
     }
-    let keys = KeySpace::decode(&data, idempotency_max)
+    let keys = KeySpace::decode(data, idempotency_max)
         .map_err(|source| RestoreError::Snapshot { index, source })?;
     Ok((keys, Position { index, term }))
 }
 
-/// Returns the log as it continues the snapshot that ends at `base`: the position before it, and
-/// its entries.
-fn join_log(
-    base: Position,
-    mut entries: Vec<Entry>,
-) -> Result<(Position, Vec<Entry>), RestoreError> {
+/// A log as it continues a snapshot.
+struct Joined {
+    /// The position before its first entry.
+    before: Position,
+    entries: Vec<Entry>,
+    /// Whether the log on disk is another one, and void.
+    void: bool,
+}
+
+/// Joins a log to the snapshot that ends at `base`.
+fn join_log(base: Position, mut entries: Vec<Entry>) -> Result<Joined, RestoreError> {
     for pair in entries.windows(2) {
         if pair[0].index + 1 != pair[1].index {
             return Err(RestoreError::Gap { last: pair[0].index, next: pair[1].index });
         }
     }
-    let Some(first) = entries.first() else { return Ok((base, entries)) };
+    let Some(first) = entries.first() else {
+        return Ok(Joined { before: base, entries, void: false });
+    };
     let first = Position { index: first.index, term: first.term };
     if first.index > base.index + 1 {
         return Err(RestoreError::Gap { last: base.index, next: first.index });
     }
     if first.index == base.index + 1 {
-        return Ok((base, entries));
+        return Ok(Joined { before: base, entries, void: false });
     }
     // The log reaches back behind the snapshot. It is the snapshot's own log if it holds the
     // snapshot's last entry; otherwise the snapshot came from a leader, and the crash came before
@@ -134,9 +143,9 @@ fn join_log(
     let own = entries.iter().any(|entry| (entry.index, entry.term) == (base.index, base.term));
     if own {
         let rest = entries.split_off(1);
-        Ok((first, rest))
+        Ok(Joined { before: first, entries: rest, void: false })
     } else {
-        Ok((base, Vec::new()))
+        Ok(Joined { before: base, entries: Vec::new(), void: true })
     }
 }
 

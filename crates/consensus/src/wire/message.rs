@@ -202,3 +202,37 @@ fn raft_snapshot(
     metadata.set_conf_state(conf_state(voters));
     Ok(snapshot)
 }
+
+/// Puts a message into words, for a person who reads a transcript.
+pub(crate) fn describe_message(bytes: &[u8]) -> String {
+    let Ok(wire) = decode::<WireMessage>(&Bytes::copy_from_slice(bytes), WHAT) else {
+        return format!("{} foreign bytes", bytes.len());
+    };
+    let WireMessage { term, log_term, index, commit, reject_hint, .. } = wire;
+    let kind = Kind::try_from(wire.kind).unwrap_or(Kind::Unset);
+    let verdict = if wire.reject { "refused" } else { "granted" };
+    match kind {
+        Kind::Append => {
+            let count = wire.entries.len();
+            format!("term {term}: append {count} behind {index}@{log_term}, commit {commit}")
+        }
+        Kind::AppendResponse if wire.reject => {
+            format!(
+                "term {term}: append behind {index} refused, last match {reject_hint}@{log_term}"
+            )
+        }
+        Kind::AppendResponse => format!("term {term}: appended up to {index}, commit {commit}"),
+        Kind::Vote => format!("term {term}: vote? with {index}@{log_term}"),
+        Kind::PreVote => format!("term {term}: would you vote? with {index}@{log_term}"),
+        Kind::VoteResponse => format!("term {term}: vote {verdict}"),
+        Kind::PreVoteResponse => format!("term {term}: pre-vote {verdict}"),
+        Kind::Heartbeat => format!("term {term}: heartbeat, commit {commit}"),
+        Kind::HeartbeatResponse => format!("term {term}: heartbeat answered, commit {commit}"),
+        Kind::Snapshot => {
+            let (index, at) = wire.snapshot.map_or((0, 0), |found| (found.index, found.term));
+            format!("term {term}: snapshot {index}@{at}")
+        }
+        Kind::TimeoutNow => format!("term {term}: call an election now"),
+        Kind::Unset => format!("term {term}: unknown kind {}", wire.kind),
+    }
+}

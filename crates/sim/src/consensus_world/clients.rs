@@ -159,6 +159,8 @@ impl Client {
         let Some(mut current) = self.current.take_if(|_| attempt == self.attempt) else {
             return Next::Ignore;
         };
+        // Whatever else comes for this attempt comes too late.
+        self.attempt += 1;
         match answer {
             Some(Answer::NotLeader { leader }) => {
                 self.target = leader.map_or_else(|| rng.index(self.hosts), host_of);
@@ -221,7 +223,7 @@ fn host_of(member: MemberId) -> usize {
 }
 
 fn think(rng: &mut Rng) -> Duration {
-    Duration::from_micros(rng.below(60_000))
+    Duration::from_micros(rng.below(30_000))
 }
 
 /// Notes an answer in its operation, and returns the store's revision if the answer names it.

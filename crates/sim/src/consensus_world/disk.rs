@@ -8,6 +8,9 @@ use evenkeel_consensus::replica::Persist;
 use evenkeel_consensus::restore::{RestoreError, Restored};
 use evenkeel_model::random::Rng;
 
+/// The longest write: a fault must end soon after everything has healed.
+const WRITE_MAX: Duration = Duration::from_millis(700);
+
 /// A disk that outlives its host's crashes.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -23,6 +26,8 @@ pub(super) struct Disk {
     waiting: VecDeque<Persist>,
     /// The member's own snapshot that is being written.
     saving: Option<Snapshot>,
+    /// The term of the last vote that was handed over.
+    term: u64,
     /// How much longer a sync takes than usual.
     pub(super) slowness: u64,
 }
@@ -33,6 +38,7 @@ struct Write {
     snapshot: Option<Snapshot>,
     records: Vec<Vec<u8>>,
     sync: bool,
+    /// Whether it brings a new term, most often with a vote.
     new_term: bool,
 }
 
@@ -40,7 +46,7 @@ struct Write {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
     pub(super) number: u64,
-    /// Whether it held a vote: a good moment for a crash.
+    /// Whether it brought a new term, most often with a vote: a good moment for a crash.
     pub(super) voted: bool,
 }
 
@@ -62,7 +68,10 @@ impl Disk {
         {
             write.last = persist.number;
             write.sync |= persist.must_sync;
-            write.new_term |= persist.must_sync && persist.vote.is_some();
+            if let Some(vote) = persist.vote {
+                write.new_term |= vote.term != self.term;
+                self.term = vote.term;
+            }
             write.records.extend(persist.records().map(|record| record.encode()));
             if persist.snapshot.is_some() {
                 write.snapshot = persist.snapshot;
@@ -71,7 +80,7 @@ impl Disk {
         let micros = if write.sync { 50 + rng.below(950) } else { rng.below(50) };
         let stall = if rng.chance(1, 200) { 50 } else { 1 };
         self.under_way = Some(write);
-        Some(Duration::from_micros(micros * stall * self.slowness.max(1)))
+        Some(Duration::from_micros(micros * stall * self.slowness.max(1)).min(WRITE_MAX))
     }
 
     /// Ends what is being written.
@@ -89,7 +98,7 @@ impl Disk {
 
     pub(super) fn begin_save(&mut self, snapshot: Snapshot, rng: &mut Rng) -> Duration {
         self.saving = Some(snapshot);
-        Duration::from_micros((500 + rng.below(20_000)) * self.slowness.max(1))
+        Duration::from_micros((500 + rng.below(20_000)) * self.slowness.max(1)).min(WRITE_MAX)
     }
 
     pub(super) fn finish_save(&mut self) -> Option<u64> {

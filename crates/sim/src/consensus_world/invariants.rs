@@ -18,7 +18,7 @@ use super::clients::Finished;
 const SEARCH_STEPS: usize = 200_000;
 
 /// States are compared at every so many entries: encoding them takes longer than applying them.
-const STATE_EVERY: u64 = 4;
+const STATE_EVERY: u64 = 8;
 
 /// What is known of all members together.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use evenkeel_consensus::replica::Event;
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::random::Rng;
 
+use super::host::Host;
 use super::{Happening, World};
 
 /// How a seed likes to break things.
@@ -20,14 +21,14 @@ pub(super) struct Habits {
     /// The longest time a host is down, in ms.
     down: u64,
     /// How likely each kind of fault is.
-    weights: [u64; 6],
+    weights: [u64; 8],
 }
 
 impl Habits {
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
             every: [150, 400, 1000][rng.index(3)],
-            crash_after_vote: [0, 100, 400][rng.index(3)],
+            crash_after_vote: [0, 300, 600][rng.index(3)],
             crash_after_write: [0, 2, 10][rng.index(3)],
             down: [5, 40, 600][rng.index(3)],
             weights: std::array::from_fn(|_| rng.below(4)),
@@ -45,7 +46,17 @@ impl World {
         self.after(wait, Happening::Break);
         let host = self.rng.index(self.hosts.len());
         match self.draw_fault() {
-            0 => self.crash(host),
+            0 => self.crash(host, self.habits.down),
+            6 => self.crash_leader(self.habits.down),
+            7 => {
+                // Who led is all that the others reach, and is soon asked for its vote by each.
+                if let Some(leader) = self.leader() {
+                    self.network.cut_around(leader);
+                    self.transcript
+                        .line(self.now, format_args!("nemesis: all reach only m{}", leader + 1));
+                    self.crash_leader(10);
+                }
+            }
             1 => self.pause(host),
             2 => {
                 let cut = self.network.cut_some(&mut self.rng);
@@ -75,20 +86,38 @@ impl World {
     /// Crashes a host that has just written something, now and then: what it wrote is durable, and
     /// what it says next is about to leave.
     pub(super) fn maybe_crash_after_write(&mut self, host: usize, voted: bool) {
-        let chance =
-            if voted { self.habits.crash_after_vote } else { self.habits.crash_after_write };
+        // Whoever is back before the election is over may be asked for its vote again.
+        let (chance, down) = if voted {
+            (self.habits.crash_after_vote, 5)
+        } else {
+            (self.habits.crash_after_write, self.habits.down)
+        };
         if !self.healed && self.rng.chance(chance, 1000) {
-            self.crash(host);
+            self.crash(host, down);
         }
     }
 
-    pub(super) fn crash(&mut self, host: usize) {
+    fn leader(&self) -> Option<usize> {
+        let leads =
+            |host: &Host| host.process.as_ref().is_some_and(|process| process.replica.is_leader());
+        self.hosts.iter().position(leads)
+    }
+
+    fn crash_leader(&mut self, down: u64) {
+        if let Some(host) = self.leader() {
+            self.crash(host, down);
+        }
+    }
+
+    /// Crashes a host that comes back within `down` ms.
+    fn crash(&mut self, host: usize, down: u64) {
         if self.hosts[host].process.is_none() {
             return;
         }
         self.transcript.line(self.now, format_args!("nemesis: m{} crashes", host + 1));
+        self.crashes += 1;
         self.hosts[host].crash(&mut self.rng);
-        let down = Duration::from_micros(500 + self.rng.below(self.habits.down * 1000));
+        let down = Duration::from_micros(500 + self.rng.below(down * 1000));
         self.after(down, Happening::Restart { host });
     }
 

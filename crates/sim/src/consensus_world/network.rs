@@ -17,10 +17,12 @@ pub(super) struct Network {
     lost: u64,
     doubled: u64,
     late: u64,
+    /// How much later, at most, in microseconds.
+    later: u64,
 }
 
-/// What the seed makes of the network.
 impl Network {
+    /// Draws what kind of network it is.
     pub(super) fn new(hosts: usize, rng: &mut Rng) -> Self {
         let delay_min = [50, 200, 5_000][rng.index(3)];
         Self {
@@ -30,7 +32,8 @@ impl Network {
             delay_spread: delay_min * (1 + rng.below(4)),
             lost: [0, 10, 50][rng.index(3)],
             doubled: [0, 10, 50][rng.index(3)],
-            late: [0, 10, 100][rng.index(3)],
+            late: [0, 10, 100, 600][rng.index(4)],
+            later: [30_000, 300_000][rng.index(2)],
         }
     }
 
@@ -47,7 +50,7 @@ impl Network {
     pub(super) fn delay(&self, rng: &mut Rng) -> Duration {
         let mut micros = self.delay_min + rng.below(self.delay_spread);
         if rng.chance(self.late, 1000) {
-            micros += rng.below(300_000);
+            micros += rng.below(self.later);
         }
         Duration::from_micros(micros)
     }
@@ -75,6 +78,14 @@ impl Network {
                 format!("cut m{} from m{}", one + 1, other + 1)
             }
         }
+    }
+
+    /// Cuts every link that does not lead to `hub` or from it.
+    pub(super) fn cut_around(&mut self, hub: usize) {
+        let others = || (0..self.hosts).filter(|host| *host != hub);
+        let links: Vec<(usize, usize)> =
+            others().flat_map(|from| others().map(move |to| (from, to))).collect();
+        self.cut.extend(links);
     }
 
     pub(super) fn mend(&mut self) {

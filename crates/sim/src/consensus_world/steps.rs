@@ -1,23 +1,33 @@
 //! What happens, one thing after the other.
 
+use std::fmt;
 use std::time::Duration;
 
 use evenkeel_consensus::command::{Answer, RequestId};
-use evenkeel_consensus::replica::{Action, Event};
+use evenkeel_consensus::replica::{Action, Event, describe};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::time::Timestamp;
 
 use super::clients::{ATTEMPT_MAX, Next, Request};
 use super::{Happening, World};
 
+/// A message, put into words only if somebody reads them.
+struct InWords<'a>(&'a [u8]);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&describe(self.0))
+    }
+}
+
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Message { from, to, bytes } => {
                 self.transcript.digest_bytes(&bytes);
-                let size = bytes.len();
+                let words = InWords(&bytes);
                 self.transcript
-                    .line(self.now, format_args!("m{} <- m{}: {size} bytes", to + 1, from + 1));
+                    .line(self.now, format_args!("m{} <- m{}: {words}", to + 1, from + 1));
                 self.arrive(to, Event::Message(bytes));
             }
             Happening::SnapshotSent { host, life, to, ok } if self.lives(host, life) => {
@@ -179,6 +189,7 @@ impl World {
         let target = usize::try_from(to.0).unwrap_or(usize::MAX).saturating_sub(1);
         let deliveries = self.network.deliveries(from, target, &mut self.rng);
         if bulk {
+            self.snapshots += 1;
             let (life, ok) = (self.hosts[from].life, !deliveries.is_empty());
             let delay = self.network.delay(&mut self.rng);
             self.after(delay, Happening::SnapshotSent { host: from, life, to, ok });

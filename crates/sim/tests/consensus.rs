@@ -1,0 +1,92 @@
+//! The coordinator's members under every fault: the correct one passes, broken ones do not.
+
+use std::ops::Range;
+
+use evenkeel_consensus::settings::Defect;
+use evenkeel_sim::consensus_world::{Options, run};
+use evenkeel_sim::seeds;
+
+/// Runs seeds; `cargo test` runs the ranges of several tests side by side.
+fn check_correct(seeds: Range<u64>) {
+    let (mut crashes, mut terms, mut snapshots) = (0, 0, 0);
+    for seed in seeds {
+        match run(seed, Options::default()) {
+            Ok(report) => {
+                crashes += report.crashes;
+                terms += report.terms;
+                snapshots += report.snapshots;
+            }
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    // A storm in which nothing happens proves nothing.
+    assert!(crashes > 500 && terms > 400 && snapshots > 30, "{crashes} {terms} {snapshots}");
+}
+
+/// Returns the first seed that finds a defect.
+fn find(defect: Defect, seeds: Range<u64>) -> Option<u64> {
+    let options = Options { defect: Some(defect), ..Options::default() };
+    seeds.into_iter().find(|seed| run(*seed, options).is_err())
+}
+
+#[test]
+fn two_hundred_seeds_pass_first_half() {
+    check_correct(0..100);
+}
+
+#[test]
+fn two_hundred_seeds_pass_second_half() {
+    check_correct(100..200);
+}
+
+#[test]
+fn old_failures_stay_mended() {
+    for old in seeds::CONSENSUS {
+        if let Err(failure) = run(old.seed, old.options()) {
+            panic!("{failure}\n{} is back", old.cause);
+        }
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 300..305 {
+        let (first, second) = (run(seed, Options::default()), run(seed, Options::default()));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_eq!(first, second, "seed {seed}");
+        assert!(first.acknowledged > 50, "seed {seed}: {first:?}");
+    }
+    let options = Options { defect: Some(Defect::EntriesNotPersisted), ..Options::default() };
+    let texts = [(); 2].map(|()| run(0, options).unwrap_err().to_string());
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[test]
+fn a_vote_that_is_not_persisted_is_found() {
+    assert!(find(Defect::VoteNotPersisted, 0..500).is_some());
+}
+
+#[test]
+fn a_ready_that_is_acknowledged_early_is_found() {
+    assert!(find(Defect::ReadyAcknowledgedEarly, 0..100).is_some());
+}
+
+#[test]
+fn a_read_without_a_quorum_is_found() {
+    assert!(find(Defect::ReadWithoutQuorum, 0..100).is_some());
+}
+
+#[test]
+fn entries_that_are_not_persisted_are_found() {
+    assert!(find(Defect::EntriesNotPersisted, 0..20).is_some());
+}
+
+#[test]
+fn a_failure_tells_how_to_see_it_again() {
+    let options = Options { defect: Some(Defect::EntriesNotPersisted), hosts: Some(3) };
+    let failure = (0..20).find_map(|seed| run(seed, options).err()).unwrap();
+    let text = failure.to_string();
+    let replay = format!("--seed {} --hosts 3 --defect EntriesNotPersisted", failure.seed);
+    assert!(text.ends_with(&replay), "{text}");
+    assert!(text.contains("nemesis: "), "{text}");
+}

@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Time to connect to one address.
 const CONNECT_MAX: Duration = Duration::from_millis(300);
-/// Time for one address to answer. Longer than any healthy answer, shorter than patience.
+/// Time for the first address to answer: longer than any healthy answer, shorter than patience.
+/// Each further address gets as much more, so that retries never become the load.
 const ATTEMPT_MAX: Duration = Duration::from_millis(750);
 /// Time for a whole request. Longer than the system itself holds one (about 2 s for an election),
 /// so that an outcome reported as unknown really is.
@@ -109,12 +110,13 @@ impl Client {
     pub(crate) async fn send(&self, question: &Question) -> Ending {
         let deadline = Instant::now() + REQUEST_MAX;
         let mut ending = Ending { answer: None, in_doubt: false };
+        let mut patience = ATTEMPT_MAX;
         for attempt in 0.. {
             let first = self.preferred.load(Ordering::Relaxed);
             let Some(address) = self.addresses.get(first % self.addresses.len().max(1)) else {
                 return ending;
             };
-            let until = deadline.min(Instant::now() + ATTEMPT_MAX);
+            let until = deadline.min(Instant::now() + patience);
             match self.send_once(*address, question, until).await {
                 Ok(answer) if answer.status.is_server_error() => {
                     ending.in_doubt |= answer.header(OUTCOME) != Some("none");
@@ -122,7 +124,10 @@ impl Client {
                 }
                 Ok(answer) => return Ending { answer: Some(answer), ..ending },
                 Err(Missed::NotSent) => {}
-                Err(Missed::InDoubt) => ending.in_doubt = true,
+                Err(Missed::InDoubt) => {
+                    ending.in_doubt = true;
+                    patience += ATTEMPT_MAX;
+                }
             }
             self.move_on(first);
             let rounds = attempt / self.addresses.len().max(1);

@@ -38,7 +38,7 @@ pub(crate) fn start(
     let relay = move || -> io::Result<()> {
         enter()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve(tokio::net::TcpListener::from_std(listener)?, addresses))
+        runtime.block_on(serve(listener, addresses))
     };
     let run = move || {
         if let Err(error) = relay() {
@@ -49,7 +49,8 @@ pub(crate) fn start(
     Ok(())
 }
 
-async fn serve(listener: tokio::net::TcpListener, addresses: Vec<SocketAddr>) -> io::Result<()> {
+async fn serve(listener: TcpListener, addresses: Vec<SocketAddr>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let client = Arc::new(Client::new(addresses));
     let requests = Arc::new(AtomicU64::new(0));
     loop {

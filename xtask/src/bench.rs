@@ -13,7 +13,8 @@ use serde_json::Value;
 pub(crate) fn run(name: &str, arguments: &[&str]) -> Result<()> {
     match name {
         "demo" => demo(arguments.first().map_or(Ok(10), |runs| runs.parse())?),
-        _ => bail!("no measurement `{name}`; there is `demo [RUNS]`"),
+        "footprint" => crate::footprint::run(),
+        _ => bail!("no measurement `{name}`; there are `demo [RUNS]` and `footprint`"),
     }
 }
 

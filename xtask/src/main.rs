@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a command line program speaks on its standard output")]
 
 mod bench;
+mod footprint;
 mod layers;
 mod setup;
 mod tidy;

@@ -385,7 +385,8 @@ mod tests {
     use super::*;
 
     fn check(template: &str, hosts: usize, isolation: &Isolation) {
-        let text = fill_in(template, &["/opt/a \"b\"/profiles".to_owned(), "--x".to_owned()], isolation);
+        let text =
+            fill_in(template, &["/opt/a \"b\"/profiles".to_owned(), "--x".to_owned()], isolation);
         let parsed = evenkeel_system_file::parse(&text).unwrap();
         assert_eq!(parsed.warnings, Vec::new());
         assert_eq!(parsed.system.hosts.len(), hosts);

@@ -263,7 +263,7 @@ impl Lab {
         let mut running = self.lock_running();
         let Some(Running { init, .. }) = running.get(host) else { return Ok(()) };
         if matches!(self.ground, Ground::Loopback { .. }) {
-            end_members(*init);
+            end_members(*init, self.program());
         }
         // The kernel ends a pid namespace with its pid 1, and reaps that one last.
         match kill(*init, Signal::SIGKILL) {
@@ -308,9 +308,14 @@ impl Lab {
     /// Lists the processes of a host; none when it is off.
     pub fn processes(&self, host: &HostName) -> Vec<HostProcess> {
         match self.status(host) {
-            HostStatus::On { init } => processes::of_host(Pid::from_raw(init)),
+            HostStatus::On { init } => processes::of_host(Pid::from_raw(init), self.program()),
             HostStatus::Off => Vec::new(),
         }
+    }
+
+    /// Returns the program that every host keeps running.
+    fn program(&self) -> &Path {
+        self.command.first().map_or(Path::new(""), Path::new)
     }
 
     fn start_init(&self, host: &HostName) -> io::Result<Running> {
@@ -381,9 +386,9 @@ fn check_loopback(system: &System, reason: &str) -> Result<(), BuildError> {
 
 /// Ends what a host's init started, where no pid namespace does. Looks again until nothing new has
 /// been started meanwhile.
-fn end_members(init: Pid) {
+fn end_members(init: Pid, program: &Path) {
     for _ in 0..END_ROUNDS_MAX {
-        let mut members = processes::of_host(init);
+        let mut members = processes::of_host(init, program);
         members.retain(|member| member.pid != init.as_raw());
         if members.is_empty() {
             return;

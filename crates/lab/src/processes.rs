@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
@@ -36,13 +36,15 @@ pub enum ProcessRole {
     Other,
 }
 
-/// Lists the processes of the host whose pid 1 is `init`.
-pub(crate) fn of_host(init: Pid) -> Vec<HostProcess> {
-    let program = program(init.as_raw());
+/// Lists the processes of the host whose pid 1 is `init`. Those of `program`, which the host keeps
+/// running, and of the program of `init` itself are told apart by their arguments.
+pub(crate) fn of_host(init: Pid, program: &Path) -> Vec<HostProcess> {
+    let own = identify(&executable(init.as_raw()));
+    let programs: Vec<(u64, u64)> = own.into_iter().chain(identify(program)).collect();
     let pids = members(init);
     pids.into_iter()
         .map(|pid| {
-            let role = if pid == init.as_raw() { ProcessRole::Init } else { role(pid, program) };
+            let role = if pid == init.as_raw() { ProcessRole::Init } else { role(pid, &programs) };
             HostProcess { pid, role }
         })
         .collect()
@@ -93,14 +95,18 @@ fn parent(pid: i32) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Identifies the program that a process runs.
-fn program(pid: i32) -> Option<(u64, u64)> {
-    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+fn executable(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+/// Identifies a program by its file.
+fn identify(program: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(program).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-fn role(pid: i32, own_program: Option<(u64, u64)>) -> ProcessRole {
-    if own_program.is_some() && program(pid) == own_program {
+fn role(pid: i32, programs: &[(u64, u64)]) -> ProcessRole {
+    if identify(&executable(pid)).is_some_and(|program| programs.contains(&program)) {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0).skip(1);
         match words.next() {

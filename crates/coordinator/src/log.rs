@@ -33,7 +33,7 @@ pub use error::OpenError;
 pub use recovery::{Cut, Recovered};
 
 use crate::critical;
-use housekeeper::{Chore, Housekeeper, Spare};
+use housekeeper::{Chore, Housekeeper, Stock};
 use writer::{Job, Outlets, Writer};
 
 /// Where a log is and how large it may grow.
@@ -109,15 +109,15 @@ impl Log {
         let (recovered, position) = recovery::recover(&folder, options.owner)?;
         let (chores, chore_queue) = mpsc::channel();
         let (jobs, job_queue) = mpsc::channel();
-        let spare = Arc::new(Spare::default());
+        let stock = Arc::new(Stock::default());
         let outlets = Outlets {
-            spare: Arc::clone(&spare),
+            stock: Arc::clone(&stock),
             events: Arc::clone(&events),
             chores: chores.clone(),
         };
         let writer = Writer::open(options, position, &recovered, outlets)
             .map_err(|source| OpenError::Io { step: "write the log in", path: folder, source })?;
-        let housekeeper = Housekeeper::new(options, spare, events);
+        let housekeeper = Housekeeper::new(options, stock, events);
         let housekeeper =
             spawn("log-housekeeper", move || critical::run(|| housekeeper.run(&chore_queue)))?;
         let writer = spawn("log-writer", move || critical::run_first(|| writer.run(&job_queue)))?;
@@ -137,7 +137,7 @@ impl Log {
 
     /// Lets go of entries up to `through`, as far as two snapshots hold them.
     pub fn compact(&self, through: u64) {
-        self.chore(Chore::Prune { through, jobs: self.jobs.clone() });
+        self.chore(Chore::Prune { through });
     }
 
     /// Writes what is queued and ends the threads.

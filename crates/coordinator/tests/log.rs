@@ -359,7 +359,7 @@ fn a_full_disk_is_told_and_votes_still_fit() {
         index += 1;
         assert!(index < 100, "the log grows beyond its bound");
         fixture.queue(&opened, None, vec![entry(index, 1, 3000)]);
-        if is_full_after(&opened.events, fixture.persists) {
+        if is_full_after(&fixture, &opened.events) {
             break;
         }
     }
@@ -375,16 +375,19 @@ fn a_full_disk_is_told_and_votes_still_fit() {
     opened.log.close();
 }
 
-/// Waits until a write is durable. Returns whether the disk was told to be full meanwhile.
-fn is_full_after(events: &Receiver<Event>, number: u64) -> bool {
+/// Waits until what was queued is durable and the housekeeper has done its work. Returns whether
+/// the disk was told to be full meanwhile.
+fn is_full_after(fixture: &Fixture, events: &Receiver<Event>) -> bool {
+    let spare = fixture.folder.join("spare");
     let mut full = false;
-    loop {
-        let event = events.recv_timeout(PATIENCE).unwrap();
-        full |= event == Event::Space(Space::Full);
-        if event == (Event::Persisted { number }) {
-            return full;
+    let mut durable = false;
+    while !durable || !(full || spare.exists()) {
+        if let Ok(event) = events.recv_timeout(Duration::from_millis(1)) {
+            full |= event == Event::Space(Space::Full);
+            durable |= event == (Event::Persisted { number: fixture.persists });
         }
     }
+    full
 }
 
 #[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
@@ -439,7 +442,7 @@ fn a_disk_that_others_fill_is_waited_for() {
             index += 1;
             assert!(index < 100, "the disk never runs full");
             fixture.queue(&opened, None, vec![entry(index, 1, 3000)]);
-            if is_full_after(&opened.events, fixture.persists) {
+            if is_full_after(&fixture, &opened.events) {
                 break;
             }
         }

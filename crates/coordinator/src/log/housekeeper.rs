@@ -1,5 +1,6 @@
 //! The log's second thread: snapshots, removal of what is no longer needed, the spare segment.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use evenkeel_consensus::log::Snapshot;
 
-use super::writer::Job;
 use super::{Event, Events, Options, Space, give_up, is_full, segment, snapshot};
 
 /// How long to wait before something that found no space is tried again.
@@ -20,21 +20,29 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) enum Chore {
     /// Save a snapshot of this member's own state.
     SaveSnapshot(Snapshot),
-    /// Remove old snapshots, then tell the writer which entries are no longer needed.
-    Prune { through: u64, jobs: mpsc::Sender<Job> },
-    /// A segment is no longer needed.
-    Recycle { segment: u64 },
+    /// Entries up to `through` are no longer needed, as far as two snapshots hold them.
+    Prune { through: u64 },
     /// The spare was taken.
     MakeSpare,
     /// End.
     Close,
 }
 
-/// Tells the writer whether a spare segment lies ready.
+/// The segments that are not being written to, shared with the writer.
 #[derive(Debug, Default)]
-pub(super) struct Spare {
-    state: Mutex<SpareState>,
+pub(super) struct Stock {
+    spare: Mutex<SpareState>,
     changed: Condvar,
+    /// Oldest first.
+    sealed: Mutex<VecDeque<Sealed>>,
+}
+
+/// A segment that is full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sealed {
+    pub(super) number: u64,
+    /// Its highest entry, 0 without any.
+    pub(super) last_entry: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,22 +53,33 @@ enum SpareState {
     Closed,
 }
 
-impl Spare {
-    fn lock(&self) -> MutexGuard<'_, SpareState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Stock {
+    fn spare(&self) -> MutexGuard<'_, SpareState> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, state: SpareState) {
-        *self.lock() = state;
+    fn set_spare(&self, state: SpareState) {
+        *self.spare() = state;
         self.changed.notify_all();
+    }
+
+    /// Takes a full segment in.
+    pub(super) fn seal(&self, sealed: Sealed) {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push_back(sealed);
+    }
+
+    /// Gives out the oldest segment if it holds nothing after `through`.
+    fn pop_sealed(&self, through: u64) -> Option<u64> {
+        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        sealed.pop_front_if(|first| first.last_entry <= through).map(|first| first.number)
     }
 
     /// Waits for the spare; whoever has it must turn it into a segment. `false` if the log is
     /// closed before there is one.
-    pub(super) fn take(&self) -> bool {
+    pub(super) fn take_spare(&self) -> bool {
         let state = self
             .changed
-            .wait_while(self.lock(), |state| *state == SpareState::Missing)
+            .wait_while(self.spare(), |state| *state == SpareState::Missing)
             .unwrap_or_else(PoisonError::into_inner);
         let mut state = state;
         let ready = *state == SpareState::Ready;
@@ -74,7 +93,7 @@ impl Spare {
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let (state, _) = self
             .changed
-            .wait_timeout_while(self.lock(), pause, |state| *state != SpareState::Closed)
+            .wait_timeout_while(self.spare(), pause, |state| *state != SpareState::Closed)
             .unwrap_or_else(PoisonError::into_inner);
         *state != SpareState::Closed
     }
@@ -86,7 +105,7 @@ pub(super) struct Housekeeper {
     owner: u64,
     segment_bytes: u64,
     folder_bytes_max: u64,
-    spare: Arc<Spare>,
+    stock: Arc<Stock>,
     events: Events,
     space: Space,
     /// A snapshot that found no space yet.
@@ -94,16 +113,16 @@ pub(super) struct Housekeeper {
 }
 
 impl Housekeeper {
-    pub(super) fn new(options: &Options, spare: Arc<Spare>, events: Events) -> Self {
+    pub(super) fn new(options: &Options, stock: Arc<Stock>, events: Events) -> Self {
         if segment::spare_path(&options.folder).exists() {
-            spare.set(SpareState::Ready);
+            stock.set_spare(SpareState::Ready);
         }
         Self {
             folder: options.folder.clone(),
             owner: options.owner,
             segment_bytes: options.segment_bytes,
             folder_bytes_max: options.folder_bytes_max,
-            spare,
+            stock,
             events,
             space: Space::Free,
             unsaved: None,
@@ -132,20 +151,13 @@ impl Housekeeper {
                 }
             }
         }
-        self.spare.set(SpareState::Closed);
+        self.stock.set_spare(SpareState::Closed);
     }
 
     fn do_chore(&mut self, chore: Chore) {
         match chore {
             Chore::SaveSnapshot(snapshot) => self.save(snapshot),
-            Chore::Prune { through, jobs } => match snapshot::prune(&self.folder) {
-                Ok(Some(kept)) => {
-                    drop(jobs.send(Job::Compact { through: through.min(kept) }));
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "cannot remove an old snapshot"),
-            },
-            Chore::Recycle { segment } => self.recycle(segment),
+            Chore::Prune { through } => self.prune(through),
             Chore::MakeSpare => self.make_spare(),
             Chore::Close => {}
         }
@@ -162,8 +174,21 @@ impl Housekeeper {
         }
     }
 
+    /// Removes what two snapshots make superfluous, oldest first.
+    fn prune(&mut self, through: u64) {
+        match snapshot::prune(&self.folder) {
+            Ok(Some(kept)) => {
+                while let Some(number) = self.stock.pop_sealed(through.min(kept)) {
+                    self.recycle(number);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "cannot remove an old snapshot"),
+        }
+    }
+
     fn recycle(&mut self, number: u64) {
-        let recycled = if *self.spare.lock() == SpareState::Missing {
+        let recycled = if *self.stock.spare() == SpareState::Missing {
             segment::recycle(&self.folder, number)
         } else {
             fs::remove_file(segment::path(&self.folder, number))
@@ -176,14 +201,14 @@ impl Housekeeper {
     }
 
     fn make_spare(&mut self) {
-        if *self.spare.lock() == SpareState::Ready {
+        if *self.stock.spare() == SpareState::Ready {
             return;
         }
         let made =
             self.check_bound().and_then(|()| segment::make_spare(&self.folder, self.segment_bytes));
         match made {
             Ok(()) => {
-                self.spare.set(SpareState::Ready);
+                self.stock.set_spare(SpareState::Ready);
                 self.tell(Space::Free);
             }
             Err(error) if is_full(&error) => {

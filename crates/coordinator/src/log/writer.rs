@@ -1,6 +1,5 @@
 //! The log's first thread: one write and one sync for everything that waits.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,7 +11,7 @@ use evenkeel_consensus::log::{Record, Vote};
 use evenkeel_consensus::replica::Persist;
 
 use super::frame::{FrameBuilder, SECTOR};
-use super::housekeeper::{Chore, Spare};
+use super::housekeeper::{Chore, Sealed, Stock};
 use super::recovery::{Cut, Found, Position, Recovered, Reset};
 use super::segment::{self, Header};
 use super::{Event, Events, Options, give_up, is_full, snapshot};
@@ -29,18 +28,7 @@ const BODY_ENOUGH: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Job {
     Persist(Box<Persist>),
-    /// Entries up to `through` are no longer needed.
-    Compact {
-        through: u64,
-    },
     Close,
-}
-
-/// A segment that is full.
-#[derive(Debug, Clone, Copy)]
-struct Sealed {
-    number: u64,
-    last_entry: u64,
 }
 
 /// The segment that is written to.
@@ -56,7 +44,7 @@ struct Active {
 
 /// Where the thread gets segments from and what it reports to.
 pub(super) struct Outlets {
-    pub(super) spare: Arc<Spare>,
+    pub(super) stock: Arc<Stock>,
     pub(super) events: Events,
     pub(super) chores: mpsc::Sender<Chore>,
 }
@@ -66,7 +54,6 @@ pub(super) struct Writer {
     folder: PathBuf,
     owner: u64,
     active: Active,
-    sealed: VecDeque<Sealed>,
     next_frame: u64,
     vote: Option<Vote>,
     frame: FrameBuilder,
@@ -97,15 +84,13 @@ impl Writer {
             }
             Some(found) => Active::reopen(&folder, found, options, recovered.cut.as_ref())?,
         };
-        let sealed = segments
-            .into_iter()
-            .map(|found| Sealed { number: found.header.segment, last_entry: found.last_entry })
-            .collect();
+        for Found { header, last_entry, .. } in segments {
+            outlets.stock.seal(Sealed { number: header.segment, last_entry });
+        }
         let mut writer = Self {
             folder,
             owner: options.owner,
             active,
-            sealed,
             next_frame: position.next_frame,
             vote: recovered.restored.vote,
             frame: FrameBuilder::new(),
@@ -134,7 +119,6 @@ impl Writer {
                             return;
                         }
                     }
-                    Job::Compact { through } => self.compact(through),
                     Job::Close => closing = true,
                 }
                 let full = closing || self.frame.body_length() >= BODY_ENOUGH;
@@ -194,7 +178,7 @@ impl Writer {
     }
 
     fn begin_segment(&mut self) -> Result<(), Closed> {
-        if !self.outlets.spare.take() {
+        if !self.outlets.stock.take_spare() {
             return Err(Closed);
         }
         let number = self.active.header.segment + 1;
@@ -204,20 +188,13 @@ impl Writer {
         let active = active.unwrap_or_else(|error| give_up("begin a segment of the log", &error));
         let full = std::mem::replace(&mut self.active, active);
         let number = full.header.segment;
-        self.sealed.push_back(Sealed { number, last_entry: full.last_entry });
+        self.outlets.stock.seal(Sealed { number, last_entry: full.last_entry });
         drop(self.outlets.chores.send(Chore::MakeSpare));
         // Each segment repeats the vote, so that no older one is needed for it.
         if let Some(vote) = self.vote {
             self.frame.add(&Record::Vote(vote).encode());
         }
         Ok(())
-    }
-
-    fn compact(&mut self, through: u64) {
-        while let Some(first) = self.sealed.front().filter(|first| first.last_entry <= through) {
-            drop(self.outlets.chores.send(Chore::Recycle { segment: first.number }));
-            self.sealed.pop_front();
-        }
     }
 
     /// Tries again while there is no space; any other error ends the process.
@@ -231,7 +208,7 @@ impl Writer {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) => {
                     tracing::warn!(step, %error, "disk full, trying again");
-                    if !self.outlets.spare.pause(RETRY) {
+                    if !self.outlets.stock.pause(RETRY) {
                         return Err(Closed);
                     }
                 }

@@ -24,7 +24,7 @@ use crate::plan::{Only, Phases, Scope};
 use crate::relay;
 use crate::report::Report;
 use crate::screen::Screen;
-use crate::table::{render, sentence, time};
+use crate::table::{commands, render, sentence, time};
 use crate::targets::{Role, Selector};
 use crate::verdict::Verdict;
 
@@ -34,6 +34,9 @@ const RATE: u32 = 240;
 const CLIENTS: usize = 4;
 /// Time for the first good answer.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(60);
+/// The first act: the outage is longer than the patience of any client.
+const FIRST_ACT: Phases =
+    Phases { control: Duration::from_secs(2), hold: Duration::from_secs(5), ..Phases::QUICK };
 /// Memory for each host's data.
 const STORAGE_MAX: u64 = 256 << 20;
 
@@ -187,14 +190,19 @@ impl Demo<'_> {
                 fault: FaultKind::Kill,
                 selector: Some(Selector { role: Role::Host, place: None }),
             }),
-            phases: Phases { control: Duration::from_secs(2), ..Phases::QUICK },
+            phases: FIRST_ACT,
             clients_per_region: 3 * CLIENTS,
             outages: Outages::Made,
             ..self.drill_options(&bench, Traffic::Profiles)
         };
         let history = create_history(folder, "history-first-act.jsonl")?;
         let report = Drill::new(&bench, options, self.screen, history).run()?;
-        self.print(&report);
+        self.print_table(&report);
+        let gap = report.rows.first().map_or(Duration::ZERO, |row| row.measured.gap);
+        self.screen.line(&format!(
+            "One host is a single point of failure: for {} nobody was answered.\n",
+            time(gap)
+        ));
         Ok(())
     }
 
@@ -211,7 +219,9 @@ impl Demo<'_> {
         let history = create_history(folder, "history.jsonl")?;
         let options = self.drill_options(&bench, traffic.clone());
         let report = Drill::new(&bench, options, self.screen, history).run()?;
-        self.print(&report);
+        self.print_table(&report);
+        self.screen.line(&commands(&report, &self.options.command, self.options.seed));
+        self.screen.line(&format!("{}\n", sentence(&report)));
         if let Some(folder) = folder {
             report
                 .write(folder)
@@ -269,12 +279,9 @@ impl Demo<'_> {
         }
     }
 
-    fn print(&mut self, report: &Report) {
-        let colours = self.screen.colours();
-        let table = render(report, &self.options.command, self.options.seed, colours);
+    fn print_table(&mut self, report: &Report) {
+        let table = render(report, self.screen.colours());
         self.screen.line(&format!("\n{table}"));
-        self.screen.line(&sentence(report));
-        self.screen.line("");
     }
 
     fn open_to_browsers(&mut self, bench: &Bench) -> Result<(), DemoError> {

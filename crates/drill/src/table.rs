@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::report::{Report, Row, word};
+use crate::targets::{Role, place_of};
 use crate::verdict::Verdict;
 
 /// Whether the reader's terminal shows colours.
@@ -29,10 +30,9 @@ const HEAD: [&str; 11] = [
     "verdict",
 ];
 
-/// Writes the table, the reasons of every verdict that is not `pass`, and for each row the command
-/// that repeats it: `command` with `--only` and `--seed`.
+/// Writes the table and the reasons of every verdict that is not `pass`.
 #[must_use]
-pub fn render(report: &Report, command: &str, seed: u64, colours: Colours) -> String {
+pub fn render(report: &Report, colours: Colours) -> String {
     let lines: Vec<[String; 11]> = report.rows.iter().map(cells).collect();
     let mut widths = HEAD.map(|head| head.chars().count());
     for line in &lines {
@@ -53,9 +53,15 @@ pub fn render(report: &Report, command: &str, seed: u64, colours: Colours) -> St
             line(&mut text, format_args!("{}: {reason}", row.experiment.id()));
         }
     }
-    line(&mut text, format_args!("Repeat one with:"));
+    text
+}
+
+/// Writes for each row the command that repeats it: `command` with `--only` and `--seed`.
+#[must_use]
+pub fn commands(report: &Report, command: &str, seed: u64) -> String {
+    let mut text = String::from("Repeat one with:\n");
     for row in &report.rows {
-        let place = crate::targets::place_of(&row.target);
+        let place = place_of(&row.target);
         let (fault, role) = (row.experiment.fault, row.experiment.selector.role);
         line(&mut text, format_args!("  {command} --only {fault}@{role}:{place} --seed {seed}"));
     }
@@ -105,7 +111,7 @@ fn cells(row: &Row) -> [String; 11] {
     };
     [
         row.experiment.fault.to_string(),
-        row.target.to_string(),
+        target(row),
         word(row.predicted).to_owned(),
         word(measured.survived()).to_owned(),
         failed,
@@ -116,6 +122,21 @@ fn cells(row: &Row) -> [String; 11] {
         format!("{} (≤ {})", maybe(measured.full_redundancy), time(budget.full_redundancy_max)),
         row.judgement.verdict.to_string(),
     ]
+}
+
+/// Names the target, with what it was at that time where its name does not say it.
+fn target(row: &Row) -> String {
+    match row.experiment.selector.role {
+        role @ (Role::Leader | Role::Follower) => format!("{} ({role})", row.target),
+        Role::Replica
+        | Role::Gateway
+        | Role::Node
+        | Role::Shim
+        | Role::Host
+        | Role::Zone
+        | Role::Region
+        | Role::Link => row.target.to_string(),
+    }
 }
 
 /// Returns the colour of a row.
@@ -150,7 +171,7 @@ mod tests {
     fn a_table_shows_budgets_reasons_and_commands() {
         let rows = vec![row(Duration::from_millis(1180)), row(Duration::from_millis(2345))];
         let report = Report { survive: SurvivalGoal::Region, rows };
-        let text = render(&report, "evenkeel demo --once", 7, Colours::None);
+        let text = render(&report, Colours::None);
         let expected = "\
 fault  target      predicted  observed  failed  lost     longest gap        detected  recovered          full redundancy     verdict
 ─────  ──────────  ─────────  ────────  ──────  ───────  ─────────────────  ────────  ─────────────────  ──────────────────  ───────
@@ -158,12 +179,11 @@ kill   host fra-1  survives   survives  7       0 (≤ 0)  1.18 s (≤ 2.00 s)  
 kill   host fra-1  survives   survives  7       0 (≤ 0)  2.34 s (≤ 2.00 s)  1.01 s    1.20 s (≤ 3.00 s)  2.95 s (≤ 20.00 s)  fail
 
 kill-host: longest gap 2345 ms, the limit is 2000 ms
-Repeat one with:
-  evenkeel demo --once --only kill@host:fra-1 --seed 7
-  evenkeel demo --once --only kill@host:fra-1 --seed 7
 ";
         assert_eq!(text, expected);
-        let red = render(&report, "evenkeel demo", 7, Colours::Ansi);
+        let commands = commands(&report, "evenkeel demo --once", 7);
+        assert!(commands.contains("  evenkeel demo --once --only kill@host:fra-1 --seed 7\n"));
+        let red = render(&report, Colours::Ansi);
         assert!(red.contains("\x1b[31mkill"), "{red}");
         let sentence = sentence(&report);
         assert!(sentence.contains("the promise was broken. 2 of 2 faults survived"), "{sentence}");

@@ -225,3 +225,70 @@ fn links(system: &System) -> Vec<Target> {
     });
     pairs.map(|(left, right)| Target::Link(left, right)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::example;
+
+    const SYSTEM: &str = r#"
+        system = "demo"
+        survive = "region"
+        [region.fra]
+        zones = { a = { fra-1 = "10.1.0.1" }, b = { fra-2 = "10.1.0.2" } }
+        [region.ams]
+        zones = { a = { ams-1 = "10.2.0.1" }, b = { ams-2 = "10.2.0.2" } }
+        [region.waw]
+        zones = { a = { waw-1 = { address = "10.3.0.1", role = "witness" } } }
+        [service.web]
+        command = ["web"]
+        replicas = 4
+    "#;
+
+    /// Checks everything that a selector can mean, over many seeds.
+    fn check(selector: &str, expected: &[&str]) {
+        let system = evenkeel_system_file::parse(SYSTEM).unwrap().system;
+        let selector: Selector = selector.parse().unwrap();
+        let mut found: Vec<String> = (0..100)
+            .filter_map(|seed| {
+                let mut rng = Rng::from_seed(seed);
+                let target = resolve(&selector, &system, &example(), &mut rng).ok()?;
+                Some(target.to_string())
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        assert_eq!(found, expected, "{selector}");
+    }
+
+    #[test]
+    fn a_role_is_resolved_in_the_system_as_it_runs() {
+        let ready = ["replica web-1 on fra-1", "replica web-2 on fra-2", "replica web-3 on ams-1"];
+        check("replica", &ready);
+        check("replica:ams-1", &["replica web-3 on ams-1"]);
+        check("leader", &["node of fra-1"]);
+        check("node", &["node of ams-1", "node of fra-2"]);
+        let followers = ["node of ams-1", "node of ams-2", "node of fra-2", "node of waw-1"];
+        check("follower", &followers);
+        check("gateway:fra-2", &["gateway of fra-2"]);
+        check("zone", &["zone ams/a", "zone fra/a", "zone fra/b"]);
+        check("region", &["region ams", "region fra"]);
+        check("link", &["link fra-ams"]);
+        check("link:fra+ams", &["link fra-ams"]);
+        check("host:waw-1", &[]);
+        assert!("moon".parse::<Selector>().is_err());
+    }
+
+    #[test]
+    fn a_target_is_named_so_that_it_can_be_struck_again() {
+        let system = evenkeel_system_file::parse(SYSTEM).unwrap().system;
+        for role in Role::ALL {
+            for target in candidates(role, &system, &example()) {
+                let selector = Selector { role, place: Some(place_of(&target)) };
+                let again: Selector = selector.to_string().parse().unwrap();
+                let mut rng = Rng::from_seed(1);
+                assert_eq!(resolve(&again, &system, &example(), &mut rng), Ok(target));
+            }
+        }
+    }
+}

@@ -203,6 +203,8 @@ pub struct Replica {
     actions: VecDeque<Action>,
     /// Messages that promise what is still being written.
     held: VecDeque<Held>,
+    /// The latest term that is on disk.
+    durable_term: u64,
     installing: Option<Installing>,
     /// A snapshot that replaces the log on disk, where a crash has left the old one.
     unfinished: Option<Snapshot>,
@@ -215,6 +217,8 @@ pub struct Replica {
 #[derive(Debug)]
 struct Held {
     number: u64,
+    /// The term that is on disk with it, if it writes one.
+    term: Option<u64>,
     messages: Vec<raft::eraftpb::Message>,
 }
 

@@ -79,7 +79,9 @@ impl Replica {
     fn take_ready(&mut self, mut ready: Ready) {
         let number = ready.number();
         self.send(ready.take_messages());
-        self.held.push_back(Held { number, messages: ready.take_persisted_messages() });
+        let (answers, messages) = self.split_heartbeat_answers(ready.take_persisted_messages());
+        self.send(answers);
+        self.held.push_back(Held { number, term: ready.hs().map(|vote| vote.term), messages });
         self.confirm_reads(ready.take_read_states());
         let unfinished = self.unfinished.take();
         let must_sync = ready.must_sync() || unfinished.is_some();
@@ -100,6 +102,19 @@ impl Replica {
             self.apply(entry);
         }
         self.raft.advance_apply_to(self.applied.index);
+    }
+
+    /// Splits off the answers to heartbeats that need not wait for the disk. They promise neither a
+    /// vote nor an entry, only that this member follows in a term, so that term must be durable
+    /// (Raft thesis, figure 3.1) and nothing more: a slow disk must not cost the leader its quorum.
+    fn split_heartbeat_answers(
+        &self,
+        messages: Vec<eraftpb::Message>,
+    ) -> (Vec<eraftpb::Message>, Vec<eraftpb::Message>) {
+        messages.into_iter().partition(|message| {
+            message.msg_type == MessageType::MsgHeartbeatResponse
+                && message.term <= self.durable_term
+        })
     }
 
     /// Lets Raft read what is about to be written.
@@ -150,6 +165,7 @@ impl Replica {
     pub(super) fn persisted(&mut self, number: u64, now: Timestamp) {
         self.raft.on_persist_ready(number);
         while let Some(held) = self.held.pop_front_if(|held| held.number <= number) {
+            self.durable_term = held.term.unwrap_or(self.durable_term);
             self.send(held.messages);
         }
         if let Some(installed) = self.installing.take_if(|installing| installing.number <= number) {

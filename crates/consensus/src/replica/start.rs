@@ -43,6 +43,7 @@ pub(super) fn start(
     timer.after_step(&mut raft.raft, now);
     Ok(Replica {
         told: Role { leader: None, term: raft.raft.term, is_leader: false },
+        durable_term: raft.raft.term,
         member: settings.member,
         voters,
         limits: settings.limits,

@@ -184,10 +184,10 @@ impl System {
     }
 
     pub(crate) fn get(&self, number: usize, path: &str) -> Answer {
-        self.send_until_answered(number, Method::GET, path, &[], Bytes::new())
+        self.send(number, Method::GET, path, &[], Bytes::new())
     }
 
-    /// Puts a key; sent again while an election or a busy disk keeps it from being answered.
+    /// Puts a key.
     pub(crate) fn put(
         &self,
         number: usize,
@@ -195,50 +195,15 @@ impl System {
         headers: &[(&str, &str)],
         value: impl Into<Bytes>,
     ) -> Answer {
-        self.change(number, Method::PUT, path, headers, value.into())
+        self.send(number, Method::PUT, path, headers, value.into())
     }
 
-    /// Deletes a key; sent again like [`Self::put`].
+    /// Deletes a key.
     pub(crate) fn delete(&self, number: usize, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.change(number, Method::DELETE, path, headers, Bytes::new())
+        self.send(number, Method::DELETE, path, headers, Bytes::new())
     }
 
-    fn change(
-        &self,
-        number: usize,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        value: Bytes,
-    ) -> Answer {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let key = format!("support-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut headers = headers.to_vec();
-        if headers.iter().all(|(name, _)| *name != "idempotency-key") {
-            headers.push(("idempotency-key", &key));
-        }
-        self.send_until_answered(number, method, path, &headers, value)
-    }
-
-    fn send_until_answered(
-        &self,
-        number: usize,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> Answer {
-        let begun = Instant::now();
-        loop {
-            let answer = self.send(number, method.clone(), path, headers, body.clone());
-            let answered = !matches!(answer.status.as_u16(), 503 | 504);
-            if answered || begun.elapsed() > PATIENCE {
-                return answer;
-            }
-        }
-    }
-
-    /// Sends a request once.
+    /// Sends a request, once: a test sees what a client without patience sees.
     pub(crate) fn send(
         &self,
         number: usize,

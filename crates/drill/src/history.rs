@@ -7,7 +7,8 @@ use std::path::Path;
 use evenkeel_checker::history::{Operation, OperationKind, Outcome};
 use serde::Serialize;
 
-/// One line. `invoke_ns` and `return_ns` are `CLOCK_MONOTONIC`, `revision` is the answer's `ETag`.
+/// One line. `invoke_ns` and `return_ns` are `CLOCK_MONOTONIC`, `revision` is the answer's `ETag`, of a
+/// delete the revision that it made.
 #[derive(Serialize)]
 struct Line<'a> {
     client: &'a str,

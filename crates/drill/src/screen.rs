@@ -98,7 +98,9 @@ impl Screen for Terminal {
     }
 
     fn live(&mut self, text: &str) {
-        let columns = terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+        // A terminal of no width is one that does not know its own.
+        let width = terminal::size().ok().filter(|(columns, _)| *columns > 0);
+        let columns = width.map_or(80, |(columns, _)| usize::from(columns));
         let fitting: String = text.chars().take(columns.saturating_sub(1)).collect();
         self.has_live_line = true;
         write_out(&format!("\r\x1b[2K{fitting}"));

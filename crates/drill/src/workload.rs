@@ -14,6 +14,8 @@ use hyper::{Method, StatusCode};
 
 use crate::client::{Answer, Ending, Question};
 
+/// The store's revision: of a change its own, of a read the newest.
+const STORE_REVISION: &str = "evenkeel-revision";
 /// Keys that everybody writes.
 const SHARED_KEYS: usize = 64;
 /// Keys that each client has for itself.
@@ -232,7 +234,13 @@ impl Intent {
             let is_bad = answer.status.is_server_error();
             return (if is_bad { Outcome::Fail } else { Outcome::Ok }, None, None);
         }
-        let revision = answer.header("etag").and_then(parse_tag);
+        let revision = match self.kind {
+            // What is gone has no entity tag; the store says the revision of a change anyway.
+            OperationKind::Delete => answer.header(STORE_REVISION).and_then(|at| at.parse().ok()),
+            OperationKind::Get | OperationKind::Put | OperationKind::Cas => {
+                answer.header("etag").and_then(parse_tag)
+            }
+        };
         match (self.kind, answer.status) {
             (OperationKind::Get, StatusCode::OK) => match read_value(answer) {
                 Some(value) => (Outcome::Ok, Some(value), revision),
@@ -255,7 +263,7 @@ impl Intent {
 
 /// Only the store knows that a key is absent; a gateway without a route also says 404.
 fn is_from_store(answer: &Answer) -> bool {
-    answer.header("evenkeel-revision").is_some()
+    answer.header(STORE_REVISION).is_some()
 }
 
 /// Reads the revision out of an entity tag.

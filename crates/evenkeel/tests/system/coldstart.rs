@@ -1,0 +1,62 @@
+//! A host with no quorum in reach: it goes on, and starts, with what it has on disk.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_node::status::{Source, StatusWire};
+
+use crate::http::Request;
+use crate::rig::{Rig, eventually};
+
+/// Longest time for an answer that nobody else is asked for, on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+/// Every other host is off. This one goes on, and after a restart it comes back from disk.
+pub(crate) fn a_host_starts_alone(rig: &mut Rig) {
+    let host = "waw-a1";
+    assert!(rig.ask_api(host, &Request::put("/v1/kv/before", b"dark")).status < 300);
+    for other in rig.hosts().iter().filter(|other| *other != host) {
+        rig.power_off(other);
+    }
+    check_alone(rig, host, "heard from a leader");
+
+    rig.power_off(host);
+    rig.power_on(host);
+    eventually("the host's own replica answers", || {
+        let answer = rig.try_gateway(host, &Request::get("/"));
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    check_alone(rig, host, "knows by itself");
+
+    rig.start();
+    for host in rig.hosts() {
+        assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/before")).text(), "dark");
+    }
+}
+
+/// What needs no store is answered, what needs it is refused at once, and the status says why.
+fn check_alone(rig: &Rig, host: &str, known: &str) {
+    assert_eq!(rig.ask_gateway(host, &Request::get("/")).status, 200);
+    eventually("the loss of the quorum is known", || {
+        let answer = rig.ask_api(host, &Request::get("/v1/kv/before"));
+        if answer.code() == "no-quorum" { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    let write = Request::put("/v1/kv/before", b"bright");
+    let begun = Instant::now();
+    for answer in [rig.ask_api(host, &write), rig.ask_kv(host, &write)] {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "no-quorum"));
+        assert_eq!(answer.header("evenkeel-outcome"), Some("none"));
+    }
+    let profile = rig.ask_gateway(host, &Request::get("/profiles/ada"));
+    assert_eq!((profile.status, profile.code().as_str()), (503, "no-quorum"));
+    assert!(begun.elapsed() < AT_ONCE, "{:?} for three refusals", begun.elapsed());
+
+    let said = rig.run_status(host, &[]);
+    assert_eq!(said.code, Some(4), "{said:?}");
+    let first = said.out.lines().next().unwrap_or_default();
+    assert!(first.starts_with("seven has no quorum in reach of `waw-a1`: "), "{first}");
+    assert!(first.contains(known), "{first}");
+    let said = rig.run_status(host, &["--json"]);
+    let status: StatusWire = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, status.source, status.goal_met), (Some(4), Source::Local, false));
+}

@@ -1,0 +1,117 @@
+//! Files of a host that are not what was written: used if there is a copy, refused if not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::http::Request;
+use crate::rig::{Rig, eventually};
+
+const HOST: &str = "waw1";
+
+/// The newest plan and the newest routes are damaged: the host starts from those before.
+pub(crate) fn a_damaged_plan_costs_one_step(rig: &mut Rig) {
+    // The loss of the host and its return are new plans, so that each file has one before it.
+    rig.power_off(HOST);
+    eventually("the host's replica is replaced", || {
+        let status = rig.status("fra1")?;
+        let elsewhere = status.instances.iter().filter(|instance| instance.host != HOST).count();
+        if elsewhere == 3 { Ok(()) } else { Err(status.sentence) }
+    });
+    rig.power_on(HOST);
+    rig.wait_until_complete();
+    for host in rig.hosts() {
+        rig.power_off(&host);
+    }
+    for file in ["plan.json", "routes.json"] {
+        flip_middle(&rig.data(HOST).join(file));
+    }
+    rig.power_on(HOST);
+    eventually("the host answers from the files before", || {
+        let answer = rig.try_gateway(HOST, &Request::get("/"));
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    let log = rig.log(HOST);
+    assert!(log.contains("the plan is damaged; the one before is used"), "{log}");
+    rig.start();
+}
+
+/// The coordinator's log is damaged in the middle: this host does not start, the others go on.
+pub(crate) fn a_damaged_log_is_refused(rig: &mut Rig) {
+    for number in 0..20 {
+        let path = format!("/v1/kv/entry-{number}");
+        assert!(rig.ask_api("fra1", &Request::put(&path, b"in the log")).status < 300);
+    }
+    rig.power_off(HOST);
+    let segments = files(&rig.data(HOST).join("log"), "segment-");
+    flip_middle(segments.first().unwrap());
+    let said = wait_for_refusal(rig, "the log is damaged in");
+    assert!(said.contains("begins empty and is sent everything"), "{said}");
+    cure(rig, &rig.data(HOST).join("log"));
+    let read = rig.ask_api(HOST, &Request::get("/v1/kv/entry-7?stale"));
+    assert_eq!(read.text(), "in the log");
+}
+
+/// The newest snapshot is damaged: this host does not start, and says that the one before will do.
+pub(crate) fn a_damaged_snapshot_is_refused(rig: &mut Rig) {
+    let folder = rig.data(HOST).join("log");
+    let value = vec![b'x'; 1 << 20];
+    eventually("the host has two snapshots", || {
+        assert!(rig.ask_api("fra1", &Request::put("/v1/kv/large", &value)).status < 300);
+        let snapshots = files(&folder, "snapshot-");
+        if snapshots.len() == 2 { Ok(()) } else { Err(format!("{snapshots:?}")) }
+    });
+    rig.power_off(HOST);
+    let newest = files(&folder, "snapshot-").pop().unwrap();
+    flip_middle(&newest);
+    let said = wait_for_refusal(rig, "is damaged, nothing was changed");
+    assert!(said.contains("the snapshot before it and the log hold the same state"), "{said}");
+    cure(rig, &newest);
+    let read = rig.ask_api(HOST, &Request::get("/v1/kv/large?stale"));
+    assert_eq!(read.body.len(), value.len());
+}
+
+/// Switches the host on and waits until its node refuses to run; the others go on meanwhile.
+/// Returns what it said since.
+fn wait_for_refusal(rig: &Rig, why: &str) -> String {
+    let before = rig.log(HOST).len();
+    rig.power_on(HOST);
+    let said = eventually("the node refuses", || {
+        let log = rig.log(HOST);
+        let said = log.get(before..).unwrap_or_default();
+        if said.contains(why) { Ok(said.to_owned()) } else { Err(said.to_owned()) }
+    });
+    let answer = rig.ask_api("ams1", &Request::put("/v1/kv/meanwhile", b"goes on"));
+    assert!(answer.status < 300, "{answer:?}");
+    assert_eq!(rig.run_status("ams1", &[]).code, Some(3));
+    said
+}
+
+/// Does what the refusal advises: moves something away and starts again.
+fn cure(rig: &Rig, damaged: &Path) {
+    rig.power_off(HOST);
+    let aside = rig.data(HOST).join("aside");
+    fs::rename(damaged, &aside).unwrap();
+    rig.power_on(HOST);
+    rig.wait_until_complete();
+    let read = rig.ask_api(HOST, &Request::get("/v1/kv/meanwhile"));
+    assert_eq!(read.text(), "goes on");
+    let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
+    removed.unwrap();
+}
+
+fn files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let begins = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
+    let mut files: Vec<PathBuf> = entries.filter(begins).collect();
+    files.sort();
+    files
+}
+
+/// Changes one byte in the middle of what a file holds.
+fn flip_middle(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes[used / 2] ^= 1;
+    fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,86 @@
+//! A host whose disk is full: the others go on, it says so, and it recovers.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use crate::http::Request;
+use crate::rig::{Rig, eventually};
+
+/// More than the log has room for without new space.
+const WRITES: usize = 40;
+
+/// A follower's disk is full.
+pub(crate) fn a_full_disk_stops_nobody(rig: &mut Rig) {
+    let leader = rig.leader();
+    let full = rig.hosts().into_iter().find(|host| *host != leader).unwrap();
+    fill_and_free(rig, &full, &leader);
+}
+
+/// The leader's own disk is full.
+pub(crate) fn a_leader_with_a_full_disk_hands_over(rig: &mut Rig) {
+    let leader = rig.leader();
+    let writer = rig.hosts().into_iter().find(|host| *host != leader).unwrap();
+    fill_and_free(rig, &leader, &writer);
+    assert_ne!(rig.leader(), leader);
+}
+
+/// Fills a host's disk, writes through another host, and frees it again.
+fn fill_and_free(rig: &Rig, full: &str, writer: &str) {
+    let node = rig.node(full).unwrap();
+    let filler = Filler::new(rig, full);
+    let value = vec![b'x'; 512 << 10];
+    for number in 0..WRITES {
+        let request = Request::put("/v1/kv/large", &value);
+        let request = request.header("idempotency-key", &format!("{full}-{number}"));
+        eventually("a write is acknowledged", || {
+            let answer = rig.try_api(writer, &request).map_err(|error| error.to_string())?;
+            if answer.status < 300 { Ok(()) } else { Err(answer.text()) }
+        });
+    }
+    assert!(rig.ask_api(writer, &Request::put("/v1/kv/last", full.as_bytes())).status < 300);
+    let said = eventually("the host says that its disk is full", || {
+        let said = rig.run_status(full, &[]);
+        if said.out.contains("disk") { Ok(said) } else { Err(said.out) }
+    });
+    assert!(said.out.contains("full"), "{said:?}");
+    assert_eq!(rig.ask_gateway(full, &Request::get("/")).status, 200);
+
+    drop(filler);
+    eventually("the host has what it missed", || {
+        let answer = rig.ask_api(full, &Request::get("/v1/kv/last?stale"));
+        if answer.text() == full { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    rig.wait_until_complete();
+    eventually("the host has nothing to say", || {
+        let said = rig.run_status(full, &[]);
+        if said.out.contains("disk") { Err(said.out) } else { Ok(()) }
+    });
+    assert_eq!(rig.node(full), Some(node), "the node was started again");
+}
+
+/// A file that takes all the space of a host, until it is dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn new(rig: &Rig, host: &str) -> Self {
+        let path = rig.data(host).join("filler");
+        let mut file = File::create(&path).unwrap();
+        for size in [1 << 20, 1 << 12] {
+            let block = vec![1; size];
+            let error = loop {
+                if let Err(error) = file.write_all(&block) {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}

@@ -1,0 +1,149 @@
+//! Runs whole systems: the real program, as every process of every host, in the lab.
+//!
+//! `system [FILTER]` runs the cases whose name contains FILTER. Cases of one group share a system and
+//! leave it complete; a case that fails costs the group its system, and the next one gets a new one.
+//! Nothing outlives this program: the lab's world ends with it.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a `main` of its own")]
+
+mod coldstart;
+mod damage;
+mod disk;
+mod http;
+mod keys;
+mod processes;
+mod refusals;
+mod rig;
+mod services;
+mod status;
+
+use std::any::Any;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use evenkeel_lab::world::{self, Entered, Isolation, World};
+
+use rig::Rig;
+
+/// One case.
+type Case = (&'static str, fn(&mut Rig));
+
+/// Cases that share a system.
+struct Group {
+    build: fn(&World) -> Rig,
+    cases: &'static [Case],
+}
+
+const GROUPS: [Group; 4] = [
+    Group {
+        build: rig::seven_hosts,
+        cases: &[
+            ("taken-port", processes::a_taken_port_is_replaced),
+            ("any-host", keys::any_host_answers_for_any_key),
+            ("large-bodies", keys::large_bodies_are_refused),
+            ("status-codes", status::exit_codes_tell_how_it_is),
+            ("node-killed", processes::a_killed_node_disturbs_nobody),
+            ("leader-killed", processes::a_killed_leader_is_replaced),
+            ("down", processes::down_leaves_nothing),
+            ("cold-start", coldstart::a_host_starts_alone),
+        ],
+    },
+    Group {
+        build: rig::three_hosts_v6,
+        cases: &[
+            ("ipv6", keys::gateways_answer_over_ipv6),
+            ("differing-file", status::the_replicated_file_wins),
+            ("damaged-plan", damage::a_damaged_plan_costs_one_step),
+            ("damaged-log", damage::a_damaged_log_is_refused),
+            ("damaged-snapshot", damage::a_damaged_snapshot_is_refused),
+        ],
+    },
+    Group {
+        build: rig::three_small_disks,
+        cases: &[
+            ("full-disk", disk::a_full_disk_stops_nobody),
+            ("full-disk-leader", disk::a_leader_with_a_full_disk_hands_over),
+        ],
+    },
+    Group {
+        build: services::one_host,
+        cases: &[
+            ("bad-services", services::bad_services_are_told),
+            ("second-node", refusals::a_second_node_is_refused),
+            ("bad-start", refusals::a_bad_start_says_why),
+            ("stubborn", services::down_ends_what_ignores_sigterm),
+            ("foreign-folder", refusals::a_foreign_folder_is_refused),
+        ],
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = evenkeel_lab::run_hidden(&arguments) {
+        return code;
+    }
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let filter = words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
+    match world::enter(Vec::new()).unwrap() {
+        Entered::Left(code) => code,
+        Entered::Inside(World { isolation: Isolation::None { reason }, .. }) => {
+            println!("SKIPPED, NOTHING WAS TESTED: hosts need namespaces, and {reason}");
+            ExitCode::SUCCESS
+        }
+        Entered::Inside(world) => run_all(&world, filter),
+    }
+}
+
+fn run_all(world: &World, filter: &str) -> ExitCode {
+    let mut failed = Vec::new();
+    let mut passed = 0_u32;
+    for group in &GROUPS {
+        let mut cases = group.cases.iter().filter(|(name, _)| name.contains(filter)).peekable();
+        if cases.peek().is_none() {
+            continue;
+        }
+        let mut rig = None;
+        for case in cases {
+            if run_one(world, group, case, &mut rig) {
+                passed += 1;
+            } else {
+                failed.push(case.0);
+            }
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| drop(rig)));
+        let left = rig::left_over();
+        if ended.is_err() || !left.is_empty() {
+            println!("FAILED processes outlive their lab: {left:?}");
+            failed.push("left-over");
+        }
+    }
+    println!("{passed} passed, {} failed {}", failed.len(), failed.join(" "));
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a case and returns whether it passed. One that fails takes the system with it.
+fn run_one(world: &World, group: &Group, (name, case): &Case, rig: &mut Option<Rig>) -> bool {
+    let begun = Instant::now();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let rig = rig.get_or_insert_with(|| (group.build)(world));
+        case(rig);
+    }));
+    let took = begun.elapsed().as_millis();
+    match outcome {
+        Ok(()) => println!("ok {name} ({took} ms)"),
+        Err(panic) => {
+            println!("FAILED {name} ({took} ms): {}", message(panic.as_ref()));
+            if let Some(rig) = rig.take() {
+                rig.print_logs();
+            }
+            return false;
+        }
+    }
+    true
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}

@@ -1,0 +1,103 @@
+//! Processes that die, that are ended, and that get in each other's way.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::http::Request;
+use crate::rig::{Rig, eventually, text};
+
+/// Longest time without an acknowledged write while a leader is replaced, on a busy machine.
+const ELECTION_MAX: Duration = Duration::from_secs(10);
+
+/// Another program holds the port that a replica was given: it gets another one.
+pub(crate) fn a_taken_port_is_replaced(rig: &mut Rig) {
+    let status = rig.status("ams-b1").unwrap();
+    let here: Vec<_> =
+        status.instances.iter().filter(|instance| instance.host == "ams-b1").collect();
+    assert_eq!(here.len(), 1, "{here:?}");
+    assert_ne!(here[0].port, 20_000);
+    let log = rig.log("ams-b1");
+    assert!(log.contains("port 20000 is taken by another program"), "{log}");
+}
+
+/// While a host's node is dead and comes back, its gateway and its replica go on as they were.
+pub(crate) fn a_killed_node_disturbs_nobody(rig: &mut Rig) {
+    let leader = rig.leader();
+    let host = rig.hosts().into_iter().find(|host| *host != leader).unwrap();
+    let before = rig.supervised(&host).unwrap();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let over = AtomicBool::new(false);
+    let rig = &*rig;
+    let (answers, failures) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| ask_until(rig, &host, &over));
+        let killed = rig.kill_node(&host);
+        let after = eventually("another node supervises the host", || {
+            let node = rig.node(&host).filter(|node| *node != killed);
+            node.ok_or_else(|| "no node runs".to_owned())?;
+            rig.supervised(&host)
+        });
+        assert_eq!(after, before, "the processes of {host}");
+        rig.wait_until_complete();
+        over.store(true, Ordering::Relaxed);
+        client.join().unwrap()
+    });
+    assert!(answers > 20, "only {answers} requests were answered");
+    assert_eq!(failures, Vec::<String>::new());
+}
+
+/// Reads and writes through a host's gateway, and returns how many were answered and what failed.
+fn ask_until(rig: &Rig, host: &str, over: &AtomicBool) -> (u32, Vec<String>) {
+    let (mut answers, mut failures) = (0, Vec::new());
+    let profile = br#"{"name": "Ada"}"#;
+    while !over.load(Ordering::Relaxed) {
+        let write = Request::put("/profiles/ada", profile);
+        let write = write.header("idempotency-key", &format!("ada-{answers}"));
+        for request in [write, Request::get("/profiles/ada"), Request::get("/")] {
+            match rig.try_gateway(host, &request) {
+                Ok(answer) if answer.status < 400 => answers += 1,
+                Ok(answer) => failures.push(format!("{request:?}: {answer:?}")),
+                Err(error) => failures.push(format!("{request:?}: {error}")),
+            }
+        }
+    }
+    (answers, failures)
+}
+
+/// The leader's node dies: another leads, and writes go on.
+pub(crate) fn a_killed_leader_is_replaced(rig: &mut Rig) {
+    let leader = rig.leader();
+    let term = rig.status(&leader).unwrap().term;
+    let other = rig.hosts().into_iter().find(|host| *host != leader).unwrap();
+    rig.kill_node(&leader);
+    let begun = Instant::now();
+    let written = eventually("a write after the leader's death", || {
+        let request = Request::put("/v1/kv/after", b"the leader");
+        let answer = rig.try_api(&other, &request).map_err(|error| error.to_string())?;
+        if answer.status < 300 { Ok(answer) } else { Err(answer.text()) }
+    });
+    assert!(begun.elapsed() < ELECTION_MAX, "{:?}: {written:?}", begun.elapsed());
+    eventually("another term", || {
+        let status = rig.status(&other)?;
+        if status.term > term { Ok(()) } else { Err(status.sentence) }
+    });
+    rig.wait_until_complete();
+    for host in rig.hosts() {
+        assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/after")).text(), "the leader");
+    }
+}
+
+/// `down` ends everything that a host runs; the host can be started again with its data.
+pub(crate) fn down_leaves_nothing(rig: &mut Rig) {
+    let host = "ams-b2";
+    let data = rig.data(host);
+    let said = rig.run(host, &["down", "--data", text(&data)]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.starts_with("stopped: "), "{said:?}");
+    rig.wait_until_empty(host);
+    let said = rig.run(host, &["down", "--data", text(&data)]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("no node answers on"), "{said:?}");
+    rig.power_off(host);
+    rig.power_on(host);
+    rig.wait_until_complete();
+}

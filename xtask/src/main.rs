@@ -103,7 +103,8 @@ fn test(filter: &[&str]) -> Result<()> {
     // Once more as it is shipped: the system tests start this binary as every process of a system.
     cargo(&["build", "--release", "--package", "evenkeel", "--package", "profiles"])?;
     cargo(&["test", "--workspace"])?;
-    simulate(&["--count", "300"])?;
+    simulate(&["--world", "consensus", "--count", "500"])?;
+    simulate(&["--world", "control", "--count", "100"])?;
     let report = root().join("target/demo-report");
     run(Command::new(root().join("target/release/evenkeel"))
         .args(["demo", "--once", "--quick", "--report"])

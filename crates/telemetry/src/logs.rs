@@ -41,7 +41,12 @@ pub enum LogFormat {
 /// `debug` or `evenkeel_gateway=debug,info`). A second call in one process changes nothing.
 pub fn start(place: Place, format: LogFormat) {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that can't be written is lost. The library would report that on standard error too, and
+    // panic: on a full disk each process would end with its next line.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     let outcome = match format {
         LogFormat::Json => builder.event_format(JsonLines { place }).try_init(),
         LogFormat::Text => builder.with_target(false).without_time().try_init(),

@@ -144,7 +144,7 @@ impl Executor {
         let round_trips = self.round_trips.borrow();
         let mut voters: Vec<&Voter> = self.voters.iter().collect();
         voters.sort_by_key(|voter| {
-            round_trips.get(&voter.host).map_or(Duration::MAX, |trip| trip.mean)
+            round_trips.get(&voter.host).map_or(Duration::MAX, |trip| trip.median)
         });
         voters
     }

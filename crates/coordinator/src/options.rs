@@ -64,10 +64,10 @@ pub fn member(host: &HostName) -> MemberId {
 /// The time to another host and back, as measured lately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoundTrip {
-    /// The mean.
-    pub mean: Duration,
-    /// What 99 % are below.
-    pub p99: Duration,
+    /// The median: no single late answer moves it.
+    pub median: Duration,
+    /// What 90 % are below.
+    pub p90: Duration,
 }
 
 /// Round trips from this host to others; those that were not measured are missing.

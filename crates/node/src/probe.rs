@@ -23,6 +23,10 @@ const PACKET_MAX: usize = 256;
 /// Questions kept open at once; an older one is forgotten and its answer ignored.
 const OPEN_MAX: usize = 256;
 
+/// An answer that took longer was held by a host that did not run, or by this one: it says nothing
+/// about the network, and nobody should wait for such a host.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
+
 /// An answer to one of our questions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeAnswer {
@@ -91,8 +95,9 @@ impl Probes {
                 }
                 _ => {
                     let Some((host, asked)) = self.open.remove(&packet.number) else { continue };
-                    if host.as_str() == packet.host {
-                        return ProbeAnswer { from: host, round_trip: clock::now().since(asked) };
+                    let round_trip = clock::now().since(asked);
+                    if host.as_str() == packet.host && round_trip <= ROUND_TRIP_MAX {
+                        return ProbeAnswer { from: host, round_trip };
                     }
                 }
             }

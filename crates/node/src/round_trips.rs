@@ -9,6 +9,9 @@ use evenkeel_model::name::HostName;
 /// Probes remembered for each host.
 const WINDOW: usize = 64;
 
+/// Fewer probes say too little about a host.
+const ENOUGH: usize = 4;
+
 /// The last round trips to each host.
 #[derive(Debug, Default)]
 pub struct Window {
@@ -33,11 +36,13 @@ impl Window {
 }
 
 fn sum_up(known: &VecDeque<Duration>) -> Option<RoundTrip> {
-    let count = u32::try_from(known.len()).ok().filter(|count| *count > 0)?;
+    if known.len() < ENOUGH {
+        return None;
+    }
     let mut sorted: Vec<Duration> = known.iter().copied().collect();
     sorted.sort_unstable();
-    let p99 = sorted.get(sorted.len() * 99 / 100).copied()?;
-    Some(RoundTrip { mean: known.iter().sum::<Duration>() / count, p99 })
+    let below = |percent: usize| sorted.get(sorted.len() * percent / 100);
+    Some(RoundTrip { median: *below(50)?, p90: *below(90)? })
 }
 
 #[cfg(test)]
@@ -49,12 +54,27 @@ mod tests {
         let host = HostName::parse("a1").unwrap();
         let mut window = Window::default();
         assert!(window.summary().is_empty());
-        window.note(host.clone(), Duration::from_secs(9));
+        for seconds in 1..=9 {
+            window.note(host.clone(), Duration::from_secs(seconds));
+        }
         for millis in 1..=u64::try_from(WINDOW).unwrap() {
             window.note(host.clone(), Duration::from_millis(millis));
         }
         let summary = window.summary();
-        assert_eq!(summary[&host].p99, Duration::from_millis(64));
-        assert_eq!(summary[&host].mean, Duration::from_micros(32_500));
+        assert_eq!(summary[&host].median, Duration::from_millis(33));
+        assert_eq!(summary[&host].p90, Duration::from_millis(58));
+    }
+
+    #[test]
+    fn a_late_answer_moves_nothing() {
+        let host = HostName::parse("a1").unwrap();
+        let mut window = Window::default();
+        for _ in 0..20 {
+            window.note(host.clone(), Duration::from_millis(10));
+        }
+        window.note(host.clone(), Duration::from_millis(900));
+        let expected =
+            RoundTrip { median: Duration::from_millis(10), p90: Duration::from_millis(10) };
+        assert_eq!(window.summary()[&host], expected);
     }
 }

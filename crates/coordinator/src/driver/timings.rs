@@ -28,20 +28,21 @@ impl Timings {
         Self { heartbeat: HEARTBEAT_MIN, election_min: Duration::from_millis(300) };
 
     /// Returns the timings for the round trips to the other voters: the heartbeat at least the
-    /// slowest voter's 99th percentile, the election timeout at least ten mean round trips and
-    /// five heartbeats.
+    /// slowest voter's 90th percentile, the election timeout at least ten median round trips and
+    /// five heartbeats. A host that was paused answers one probe very late: that must not make
+    /// the others patient with the next leader that falls silent.
     pub(crate) fn for_round_trips<'a>(
         round_trips: &RoundTrips,
         others: impl IntoIterator<Item = &'a HostName>,
     ) -> Option<Self> {
         let measured = others.into_iter().filter_map(|host| round_trips.get(host));
         let slowest = measured.fold(None, |slowest: Option<(Duration, Duration)>, trip| {
-            let (mean, p99) = slowest.unwrap_or_default();
-            Some((mean.max(trip.mean), p99.max(trip.p99)))
+            let (median, p90) = slowest.unwrap_or_default();
+            Some((median.max(trip.median), p90.max(trip.p90)))
         });
-        let (mean, p99) = slowest?;
-        let heartbeat = HEARTBEAT_MIN.max(p99).min(ELECTION_MAX / 5);
-        let election_min = ELECTION_MIN.max(10 * mean).max(5 * heartbeat).min(ELECTION_MAX);
+        let (median, p90) = slowest?;
+        let heartbeat = HEARTBEAT_MIN.max(p90).min(ELECTION_MAX / 5);
+        let election_min = ELECTION_MIN.max(10 * median).max(5 * heartbeat).min(ELECTION_MAX);
         Some(Self { heartbeat, election_min })
     }
 
@@ -60,8 +61,8 @@ mod tests {
     fn check(trips: &[(&str, u64, u64)], expected: Option<(u64, u64)>) {
         let host = |name: &str| HostName::parse(name).unwrap();
         let millis = Duration::from_millis;
-        let trips = trips.iter().map(|(name, mean, p99)| {
-            (host(name), RoundTrip { mean: millis(*mean), p99: millis(*p99) })
+        let trips = trips.iter().map(|(name, median, p90)| {
+            (host(name), RoundTrip { median: millis(*median), p90: millis(*p90) })
         });
         let timings = Timings::for_round_trips(&trips.collect(), &[host("b"), host("c")]);
         let expected = expected.map(|(heartbeat, election_min)| Timings {

@@ -17,7 +17,7 @@ pub enum InstanceState {
     Starting,
     /// Runs and passes its health check.
     Ready,
-    /// Runs, was ready before, and fails its health check.
+    /// Runs and fails its health check, after it was ready or its time to start was over.
     NotReady,
     /// Ended and waits to be started again.
     BackingOff,

@@ -293,17 +293,19 @@ impl Process {
     }
 
     fn last_error(&self) -> Option<String> {
-        self.supervision.last_failure().map(ToString::to_string)
+        let unready =
+            self.supervision.unready().map(|why| format!("fails its health check: {why}"));
+        unready.or_else(|| self.supervision.last_failure().map(ToString::to_string))
     }
 
     fn state(&self) -> InstanceState {
         match self.supervision.state() {
             State::Starting => InstanceState::Starting,
             State::Running { ready: true } => InstanceState::Ready,
-            State::Running { ready: false } if self.supervision.has_been_ready() => {
-                InstanceState::NotReady
+            State::Running { ready: false } => {
+                let ill = self.supervision.has_been_ready() || self.supervision.unready().is_some();
+                if ill { InstanceState::NotReady } else { InstanceState::Starting }
             }
-            State::Running { ready: false } => InstanceState::Starting,
             State::BackingOff => InstanceState::BackingOff,
             State::Stopping | State::Stopped => InstanceState::Stopping,
         }

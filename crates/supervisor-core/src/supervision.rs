@@ -166,6 +166,8 @@ struct Run {
     alive: Option<Gauge>,
     ready_since: Option<Timestamp>,
     has_been_ready: bool,
+    /// Why enough checks in a row failed.
+    unready: Option<String>,
 }
 
 impl Supervision {
@@ -294,6 +296,18 @@ impl Supervision {
         }
     }
 
+    /// Returns why it is not ready, once enough checks in a row have failed after its start.
+    #[must_use]
+    pub fn unready(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Running(run) => run.unready.as_deref(),
+            Phase::Stopped
+            | Phase::Starting
+            | Phase::BackingOff { .. }
+            | Phase::Stopping { .. } => None,
+        }
+    }
+
     /// Returns the process id while there is a process.
     #[must_use]
     pub const fn pid(&self) -> Option<u32> {
@@ -399,8 +413,14 @@ impl Supervision {
             (Purpose::Ready, Some(true)) => {
                 run.has_been_ready = true;
                 run.ready_since = run.ready_since.or(Some(now));
+                run.unready = None;
             }
-            (Purpose::Ready, Some(false) | None) => run.ready_since = None,
+            (Purpose::Ready, Some(false)) => {
+                run.ready_since = None;
+                // A first success after failures does not make it ready yet.
+                run.unready = result.err().or_else(|| run.unready.take());
+            }
+            (Purpose::Ready, None) => run.ready_since = None,
             (Purpose::Alive, Some(false)) => {
                 let reason = result.err().unwrap_or_default();
                 let pid = run.pid;
@@ -448,6 +468,7 @@ impl Run {
             alive: check.filter(|check| check.alive.is_some()).map(|check| Gauge::new(check, now)),
             ready_since,
             has_been_ready: ready_since.is_some(),
+            unready: None,
         }
     }
 

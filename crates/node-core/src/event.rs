@@ -63,6 +63,11 @@ pub enum Event {
         /// Why not.
         reason: String,
     },
+    /// The coordinator's log on this host has no room for changes, or has room again.
+    LogSpace {
+        /// Whether there is none.
+        full: bool,
+    },
     /// A host reported to this one. Answered by `HostLoop::answer_for`, taken afterwards.
     HeartbeatReceived {
         /// Its report.

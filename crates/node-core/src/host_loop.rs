@@ -52,6 +52,7 @@ pub struct HostLoop {
     probe_at: Timestamp,
     plan_error: Option<String>,
     routes_error: Option<String>,
+    log_full: bool,
     stopping: bool,
     finished: bool,
     actions: VecDeque<Action>,
@@ -115,6 +116,7 @@ impl HostLoop {
             probe_at: now,
             plan_error: None,
             routes_error: None,
+            log_full: false,
             stopping: false,
             finished: false,
             actions: VecDeque::new(),
@@ -157,6 +159,7 @@ impl HostLoop {
                 self.routes_error = Some(format!("write routes {generation}: {reason}"));
                 self.routes_retry_at = Some(now + self.settings.timings.save_retry);
             }
+            Event::LogSpace { full } => self.log_full = full,
             Event::HeartbeatReceived { report } => {
                 self.control(controller::Event::Heartbeat(report), now);
             }
@@ -246,9 +249,16 @@ impl HostLoop {
             processes: self.agent.statuses(),
             instances: self.instance_statuses(),
             redundancy,
-            disk_error: self.plan_error.clone().or_else(|| self.routes_error.clone()),
+            disk_error: self.disk_error(),
             stopping: self.stopping,
         }
+    }
+
+    fn disk_error(&self) -> Option<String> {
+        let host = &self.settings.host;
+        let full = || format!("the disk of host `{host}` is full: it stores no more changes");
+        let log = self.log_full.then(full);
+        log.or_else(|| self.plan_error.clone()).or_else(|| self.routes_error.clone())
     }
 
     fn host_statuses(&self, now: Timestamp) -> BTreeMap<HostName, HostStatus> {
@@ -262,6 +272,10 @@ impl HostLoop {
             round_trip: match reachable.get(host) {
                 Some(round_trip) => *round_trip,
                 None => Some(Duration::ZERO),
+            },
+            disk_ok: match &self.controller {
+                Some(leader) => leader.hosts().report(host).is_none_or(|report| report.disk_ok),
+                None => true,
             },
         };
         self.settings.system.hosts.keys().map(|host| (host.clone(), status(host))).collect()
@@ -471,7 +485,7 @@ impl HostLoop {
             reachable: self.reach.reachable(now),
             ports_taken: self.agent.ports_taken(),
             gateway_up: self.agent.is_gateway_up(),
-            disk_ok: self.plan_error.is_none() && self.routes_error.is_none(),
+            disk_ok: self.disk_error().is_none(),
         }
     }
 }

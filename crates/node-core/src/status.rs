@@ -39,7 +39,7 @@ pub struct Status {
     /// What the system lacks: on the leader now, elsewhere as of `leader_contact` ago. `None`
     /// when no leader has said.
     pub redundancy: Option<Redundancy>,
-    /// Why plan or routes could last not be written to this host's disk.
+    /// What this host's disk does not take: changes of the store, its plan or its routes.
     pub disk_error: Option<String>,
     /// Whether everything on this host is being stopped.
     pub stopping: bool,
@@ -52,6 +52,9 @@ pub struct HostStatus {
     pub state: Option<HostState>,
     /// Round trip of this host's own probes, `None` when it does not answer. Zero for itself.
     pub round_trip: Option<Duration>,
+    /// Whether its disk takes what it must store. Only the leader knows; taken for granted
+    /// elsewhere.
+    pub disk_ok: bool,
 }
 
 /// A process of this host.

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evenkeel_coordinator::log::Space;
 use evenkeel_coordinator::options::RoundTrips;
 use evenkeel_model::name::HostName;
 use evenkeel_model::system::System;
@@ -91,9 +92,11 @@ impl Host {
     pub async fn run(mut self, mut inlets: Inlets) -> Ending {
         let mut leaders = self.store.leader_changes();
         let mut changes = self.store.changes();
+        let mut space = self.store.space();
         let mut events = EventLog::default();
         let mut down: Vec<oneshot::Sender<()>> = Vec::new();
         leaders.mark_changed();
+        space.mark_changed();
         loop {
             if self.act() {
                 for reply in down {
@@ -123,6 +126,10 @@ impl Host {
                 Ok(()) = leaders.changed() => {
                     leaders.mark_unchanged();
                     self.announce(self.store.leadership());
+                }
+                Ok(()) = space.changed() => {
+                    let full = *space.borrow_and_update() == Space::Full;
+                    self.core.handle_event(Event::LogSpace { full }, clock::now());
                 }
                 Ok(()) = changes.changed() => {
                     changes.mark_unchanged();
@@ -214,11 +221,12 @@ impl Host {
     }
 
     fn status(&self, events: &EventLog) -> StatusWire {
-        let status = self.core.status(clock::now());
+        let now = clock::now();
+        let status = self.core.status(now);
         let survival = survival::judge(&self.system, &status);
         let mut warnings = self.warnings.clone();
         warnings.extend(status.disk_error.clone());
-        StatusWire::new(&status, &self.system, &survival, events.events(), warnings)
+        StatusWire::new(&status, &self.system, &survival, events.events(), warnings, now)
     }
 }
 

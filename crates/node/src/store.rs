@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, Space};
 use evenkeel_control::plan::Plan;
+use evenkeel_coordinator::log::Space as LogSpace;
 use evenkeel_coordinator::{Coordinator, LeaderView, Request};
 use evenkeel_model::name::HostName;
 use tokio::sync::watch;
@@ -75,6 +76,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.coordinator.changes()
+    }
+
+    /// Returns whether the log of this host's member has room for changes; always on other hosts.
+    #[must_use]
+    pub fn space(&self) -> watch::Receiver<LogSpace> {
+        self.coordinator.space()
     }
 
     /// Reads the stored plan with the revision of its key.

@@ -36,12 +36,12 @@ pub fn judge(system: &System, status: &Status) -> Survival {
             hosts.push(seen.instance.host.clone());
         }
     }
-    let lost: BTreeSet<Component> = system
-        .hosts
-        .keys()
-        .filter(|host| !is_up(status, host))
-        .map(|host| Component::Place(Domain::Host(host.clone())))
-        .collect();
+    let down = system.hosts.keys().filter(|host| !is_up(status, host));
+    let down = down.map(|host| Component::Place(Domain::Host(host.clone())));
+    // A voter that can store nothing is no help to a majority.
+    let full = status.hosts.iter().filter(|(_, seen)| !seen.disk_ok);
+    let full = full.map(|(host, _)| Component::Voter(host.clone()));
+    let lost: BTreeSet<Component> = down.chain(full).collect();
     let assessment = assess_placed(system, &placement, &lost);
     let reasons: Vec<&str> =
         assessment.findings.iter().map(|finding| finding.message.as_str()).collect();

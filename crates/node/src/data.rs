@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use evenkeel_model::name::{HostName, SystemName};
@@ -15,13 +16,10 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another node holds the folder's lock.
-    #[error("another node runs on data folder `{0}`; stop it first: `evenkeel down --data {0}`")]
+    #[error("another node runs on data folder `{0}`")]
     InUse(PathBuf),
     /// The folder was made for another system.
-    #[error(
-        "data folder `{folder}` belongs to system `{found}`, not `{wanted}`; \
-         give another folder with --data"
-    )]
+    #[error("data folder `{folder}` belongs to system `{found}`, not `{wanted}`")]
     OtherSystem {
         /// The refused folder.
         folder: PathBuf,
@@ -31,10 +29,7 @@ pub enum OpenError {
         wanted: SystemName,
     },
     /// The folder was made for another host.
-    #[error(
-        "data folder `{folder}` belongs to host `{found}`, not `{wanted}`; \
-         each host has a folder of its own"
-    )]
+    #[error("data folder `{folder}` belongs to host `{found}`, not `{wanted}`")]
     OtherHost {
         /// The refused folder.
         folder: PathBuf,
@@ -44,9 +39,7 @@ pub enum OpenError {
         wanted: HostName,
     },
     /// The folder's layout is newer than this program.
-    #[error(
-        "data folder `{folder}` has format {found}, this program knows format {FORMAT}; upgrade it"
-    )]
+    #[error("data folder `{folder}` has format {found}, this program knows format {FORMAT}")]
     Format {
         /// The refused folder.
         folder: PathBuf,
@@ -54,7 +47,7 @@ pub enum OpenError {
         found: u32,
     },
     /// `identity.json` is not what a node writes.
-    #[error("`{0}` is damaged; restore it, or remove the folder and let the host start anew")]
+    #[error("`{0}` is damaged")]
     Damaged(PathBuf),
     /// The operating system refused a step.
     #[error("can't {step} `{path}`")]
@@ -67,6 +60,31 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// Returns what can be done about it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::InUse(folder) => {
+                format!("stop it first: `evenkeel down --data {}`", folder.display())
+            }
+            Self::OtherSystem { .. } | Self::OtherHost { .. } => {
+                "each host of each system has a folder of its own: give another with --data"
+                    .to_owned()
+            }
+            Self::Format { .. } => {
+                "use the version of Evenkeel that wrote it, or a newer one".to_owned()
+            }
+            Self::Damaged(_) => {
+                "restore it, or move the folder away: while the other hosts are up, \
+                this one begins empty and is sent everything"
+                    .to_owned()
+            }
+            Self::Io { .. } => "give a folder that you may write with --data".to_owned(),
+        }
+    }
 }
 
 /// Contents of `identity.json`.
@@ -90,11 +108,34 @@ impl DataFolder {
     /// # Errors
     /// When it is in use, belongs to somebody else, or can't be written.
     pub fn open(path: &Path, system: &SystemName, host: &HostName) -> Result<Self, OpenError> {
+        fs::create_dir_all(path).map_err(|source| OpenError::Io {
+            step: "make folder",
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let folder = Self::lock(path)?;
+        folder.check_identity(system, host)?;
+        Ok(folder)
+    }
+
+    /// Takes a folder that a node has used before, whoever's it is: to stop what that node left
+    /// running.
+    ///
+    /// # Errors
+    /// When it is in use, or was never a node's.
+    pub fn reopen(path: &Path) -> Result<Self, OpenError> {
+        let identity = path.join("identity.json");
+        match fs::symlink_metadata(&identity) {
+            Ok(_) => Self::lock(path),
+            Err(source) => Err(OpenError::Io { step: "read", path: identity, source }),
+        }
+    }
+
+    fn lock(path: &Path) -> Result<Self, OpenError> {
         let failed = |step, path: &Path| {
             let path = path.to_path_buf();
             move |source| OpenError::Io { step, path, source }
         };
-        fs::create_dir_all(path).map_err(failed("make folder", path))?;
         let path = fs::canonicalize(path).map_err(failed("find folder", path))?;
         let lock_path = path.join("lock");
         let file = File::options()
@@ -105,9 +146,7 @@ impl DataFolder {
             .map_err(failed("open", &lock_path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|_| OpenError::InUse(path.clone()))?;
-        let folder = Self { path, _lock: lock };
-        folder.check_identity(system, host)?;
-        Ok(folder)
+        Ok(Self { path, _lock: lock })
     }
 
     fn check_identity(&self, system: &SystemName, host: &HostName) -> Result<(), OpenError> {
@@ -193,6 +232,20 @@ pub fn control_socket(data: &Path) -> PathBuf {
     data.join("node.sock")
 }
 
+/// Gives `act` a way to `socket` that is short enough for a socket's address, which holds 107
+/// bytes only.
+///
+/// # Errors
+/// When the folder of `socket` can't be opened, or `act` fails.
+pub fn at_short_path<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return act(socket);
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let opened = File::open(folder)?;
+    act(&Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name))
+}
+
 /// Replaces the file at `path` by `bytes`, so that a crash leaves the old or the new contents.
 ///
 /// # Errors
@@ -213,6 +266,8 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use super::*;
 
     struct Scratch(PathBuf);
@@ -249,6 +304,29 @@ mod tests {
         let refused = DataFolder::open(&scratch.0, &system, &other_host);
         assert!(matches!(refused, Err(OpenError::OtherHost { .. })), "{refused:?}");
         DataFolder::open(&scratch.0, &system, &host).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_taken_again_whoever_used_it() {
+        let scratch = Scratch::new("again");
+        let refused = DataFolder::reopen(&scratch.0);
+        assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
+        let (system, host) = names("shop", "a1");
+        let open = DataFolder::open(&scratch.0, &system, &host).unwrap();
+        let refused = DataFolder::reopen(&scratch.0);
+        assert!(matches!(refused, Err(OpenError::InUse(_))), "{refused:?}");
+        drop(open);
+        DataFolder::reopen(&scratch.0).unwrap();
+    }
+
+    #[test]
+    fn a_socket_may_lie_deep() {
+        let scratch = Scratch::new("deep");
+        let folder = scratch.0.join("a".repeat(80)).join("b".repeat(80));
+        fs::create_dir_all(&folder).unwrap();
+        let socket = control_socket(&folder);
+        let _listener = at_short_path(&socket, |path| UnixListener::bind(path)).unwrap();
+        at_short_path(&socket, |path| UnixStream::connect(path)).unwrap();
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::act::Hands;
 use crate::api::{self, Context};
 use crate::client::Client;
 use crate::clock;
-use crate::data::{DataFolder, OpenError};
+use crate::data::{DataFolder, OpenError, at_short_path};
 use crate::host::{Ending, Host, Inlets};
 use crate::plan_file;
 use crate::probe::Probes;
@@ -79,7 +79,7 @@ pub enum StartError {
         diagnostics: Vec<Diagnostic>,
     },
     /// The file has no such host.
-    #[error("there is no host `{host}` in `{path}`; it has: {known}")]
+    #[error("there is no host `{host}` in `{path}`, which has {known}")]
     NoHost {
         /// The name given.
         host: String,
@@ -89,10 +89,7 @@ pub enum StartError {
         known: String,
     },
     /// Traffic would cross a network unencrypted.
-    #[error(
-        "host `{host}` has address {address}, and nothing between hosts is encrypted yet: \
-         on a network where you trust everybody, say --insecure"
-    )]
+    #[error("host `{host}` has address {address}, and nothing between hosts is encrypted yet")]
     Insecure {
         /// The first such host.
         host: HostName,
@@ -103,7 +100,7 @@ pub enum StartError {
     #[error(transparent)]
     Data(#[from] OpenError),
     /// A port can't be opened.
-    #[error("can't listen on {address} for {purpose}; is another node running here?")]
+    #[error("can't listen on {address} for {purpose}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -134,6 +131,43 @@ pub enum StartError {
     /// The coordinator can't start, for instance because its log is damaged.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorError),
+}
+
+impl StartError {
+    /// Returns what can be done about it.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::File { .. } => return None,
+            Self::Read { .. } => "`evenkeel init` writes a system file to begin with",
+            Self::NoHost { .. } => "say with --host which of them this machine is",
+            Self::Insecure { .. } => "on a network where you trust everybody, add --insecure",
+            Self::Data(error) => return Some(error.help()),
+            Self::Listen { address, source, .. } => return Some(help_to_listen(*address, source)),
+            Self::Control { .. } | Self::Shims { .. } => {
+                "remove what stands there, or give another folder with --data"
+            }
+            Self::Coordinator(error) => return Some(error.help()),
+        };
+        Some(help.to_owned())
+    }
+}
+
+fn help_to_listen(address: SocketAddr, error: &io::Error) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        format!(
+            "`ss -lntup 'sport = {port}'` names the program that holds it; stop that, or choose \
+             another port under [ports]"
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("this machine does not have {ip}: start the node on the one that does")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        format!("port {port} needs root: choose one above 1023 under [ports]")
+    } else {
+        format!("see that {ip} is an address of this machine")
+    }
 }
 
 /// The system file in force and what to warn of.
@@ -228,12 +262,22 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
         }
         (replicated, text)
     } else {
-        (options.system_file.clone(), given)
+        (options.system_file.clone(), given.clone())
     };
-    match evenkeel_system_file::parse(&text) {
-        Ok(parsed) => Ok(Loaded { system: Arc::new(parsed.system), text: text.into(), warnings }),
-        Err(diagnostics) => Err(StartError::File { path, text, diagnostics }),
+    let system = match evenkeel_system_file::parse(&text) {
+        Ok(parsed) => parsed.system,
+        Err(diagnostics) => return Err(StartError::File { path, text, diagnostics }),
+    };
+    // The replicated file wins within one system only: this one may be another's.
+    if text != given
+        && let Ok(parsed) = evenkeel_system_file::parse(&given)
+        && parsed.system.name != system.name
+    {
+        let folder = options.data.clone();
+        let (found, wanted) = (system.name.to_string(), parsed.system.name);
+        return Err(OpenError::OtherSystem { folder, found, wanted }.into());
     }
+    Ok(Loaded { system: Arc::new(system), text: text.into(), warnings })
 }
 
 fn read(path: &Path) -> Result<String, StartError> {
@@ -246,7 +290,7 @@ fn find_host<'a>(options: &Options, system: &'a System) -> Result<&'a Place, Sta
     found.ok_or_else(|| StartError::NoHost {
         host: options.host.clone(),
         path: options.system_file.clone(),
-        known: system.hosts.keys().map(HostName::as_str).collect::<Vec<_>>().join(", "),
+        known: system.hosts.keys().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "),
     })
 }
 
@@ -337,7 +381,7 @@ fn serve_locally(path: &Path, router: Router) -> Result<(), StartError> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = at_short_path(path, |path| UnixListener::bind(path)).map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the control socket has ended");

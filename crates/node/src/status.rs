@@ -1,7 +1,10 @@
 //! The status that people and programs read: one sentence, then everything it rests on.
 
+use std::net::SocketAddr;
+
 use evenkeel_model::place::HostRole;
 use evenkeel_model::system::System;
+use evenkeel_model::time::Timestamp;
 use evenkeel_node_core::status::Status;
 use serde::{Deserialize, Serialize};
 
@@ -32,10 +35,16 @@ pub struct StatusWire {
     pub hosts: Vec<HostWire>,
     /// Every planned replica.
     pub instances: Vec<InstanceWire>,
+    /// Every way in.
+    #[serde(default)]
+    pub gateways: Vec<GatewayWire>,
     /// Processes of the host that answers.
     pub processes: Vec<ProcessWire>,
     /// What changed lately where this was seen.
     pub events: Vec<Event>,
+    /// The moment of this view on the clock of `events`: CLOCK_MONOTONIC of `host`.
+    #[serde(default)]
+    pub now_ns: u64,
     /// What an operator should know beside the goal.
     pub warnings: Vec<String>,
     /// The host whose view this is.
@@ -105,6 +114,15 @@ pub struct InstanceWire {
     pub last_error: Option<String>,
 }
 
+/// One gateway, open on every host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GatewayWire {
+    /// Its name.
+    pub name: String,
+    /// Where it listens, on the host that `status` was asked on.
+    pub url: String,
+}
+
 /// One process of the host that answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessWire {
@@ -129,6 +147,7 @@ impl StatusWire {
         survival: &Survival,
         events: Vec<Event>,
         warnings: Vec<String>,
+        now: Timestamp,
     ) -> Self {
         let missing = status.redundancy.as_ref().map(|redundancy| redundancy.missing.clone());
         let missing = missing.unwrap_or_else(|| vec!["no leader has said".to_owned()]);
@@ -146,8 +165,10 @@ impl StatusWire {
             redundancy: RedundancyWire { full: missing.is_empty(), missing },
             hosts: hosts(status, system),
             instances: instances(status),
+            gateways: gateways(status, system),
             processes: processes(status),
             events,
+            now_ns: now.as_nanos(),
             warnings,
             host: status.host.to_string(),
             source,
@@ -163,9 +184,11 @@ impl StatusWire {
         self.source == Source::Leader
     }
 
-    /// Returns the leader's view as asked for through another host, whose own warnings count too.
+    /// Returns the leader's view as asked for through another host, whose own warnings and ways
+    /// in count.
     #[must_use]
     pub fn seen_from(mut self, own: &Self) -> Self {
+        self.gateways.clone_from(&own.gateways);
         for warning in &own.warnings {
             if !self.warnings.contains(warning) {
                 self.warnings.push(warning.clone());
@@ -177,11 +200,7 @@ impl StatusWire {
     fn sentence(&self, survival: &Survival) -> String {
         let (system, goal) = (&self.system, &self.survive);
         if self.source == Source::Local {
-            let age = match self.age_ms {
-                Some(age) => format!("what `{}` heard from a leader {age} ms ago", self.host),
-                None => format!("what `{}` knows by itself", self.host),
-            };
-            return format!("{system} has no quorum in reach of `{}`: this is {age}", self.host);
+            return format!("{system} has {}", self.no_quorum());
         }
         let up = self.hosts.iter().filter(|host| host.state == Some(HostStateWire::Up)).count();
         let hosts = format!("{up} of {} hosts up", self.hosts.len());
@@ -201,6 +220,42 @@ impl StatusWire {
             }
         }
     }
+}
+
+impl StatusWire {
+    fn no_quorum(&self) -> String {
+        let silent: Vec<String> = self
+            .hosts
+            .iter()
+            .filter(|host| host.voter && host.round_trip_ms.is_none())
+            .map(|host| format!("`{}`", host.name))
+            .collect();
+        let silent = match silent.as_slice() {
+            [] => "every voter answers, but none leads yet".to_owned(),
+            [one] => format!("voter {one} does not answer"),
+            [others @ .., last] => {
+                format!("voters {} and {last} do not answer", others.join(", "))
+            }
+        };
+        let age = match self.age_ms {
+            Some(age) => {
+                format!("what `{}` heard from a leader {} s ago", self.host, age.div_ceil(1000))
+            }
+            None => format!("what `{}` knows by itself", self.host),
+        };
+        format!("no quorum in reach of `{}`: {silent}; the rest is {age}", self.host)
+    }
+}
+
+/// Where each gateway is reached on the host that answers.
+fn gateways(status: &Status, system: &System) -> Vec<GatewayWire> {
+    let own = system.hosts.get(&status.host).map(|host| host.address);
+    let gateway = |gateway: &evenkeel_model::service::Gateway| {
+        let address = gateway.address.or(own)?;
+        let url = format!("http://{}/", SocketAddr::new(address, gateway.port));
+        Some(GatewayWire { name: gateway.name.to_string(), url })
+    };
+    system.gateways.values().filter_map(gateway).collect()
 }
 
 fn hosts(status: &Status, system: &System) -> Vec<HostWire> {

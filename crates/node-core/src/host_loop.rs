@@ -408,15 +408,15 @@ impl HostLoop {
     fn route(&mut self, now: Timestamp) {
         let Settings { system, host, .. } = &self.settings;
         let Some(host) = system.hosts.get(host) else { return };
+        let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
         let empty = Plan::empty();
         let plan = match (&self.plan, &self.routes) {
             (Some(plan), _) => plan,
             // A host whose plan is lost keeps the routes it has.
-            (None, Some(routes)) if !self.system_changed(routes) => return,
+            (None, Some(routes)) if !retry && !self.system_changed(routes) => return,
             (None, _) => &empty,
         };
         let distances = self.reach.distances(system, &host.region, now);
-        let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
         let source = (plan.number, distances.clone());
         if !retry && self.routed.as_ref() == Some(&source) {
             return;

@@ -46,5 +46,6 @@ golden! {
     move_and_drain
     lower_plan_refused
     node_killed
+    disk_full_at_start
     stop
 }

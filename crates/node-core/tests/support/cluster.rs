@@ -95,7 +95,16 @@ struct Node {
     running: BTreeMap<ProcessId, u32>,
     ports_taken: BTreeSet<u16>,
     broken: bool,
+    disk_full: bool,
+    /// Does not run and hears nothing.
+    paused: bool,
     boot: u64,
+}
+
+impl Node {
+    fn awake(&mut self) -> Option<&mut HostLoop> {
+        self.core.as_mut().filter(|_| !self.paused)
+    }
 }
 
 /// The hosts, the plan that the store holds, and what has happened.
@@ -107,6 +116,8 @@ pub(crate) struct Cluster {
     leader: Option<HostName>,
     term: u64,
     pids: u32,
+    /// Wake-ups at the present moment.
+    steps: u32,
     seen: BTreeMap<String, String>,
     pub(crate) transcript: String,
 }
@@ -122,6 +133,7 @@ impl Cluster {
             leader: None,
             term: 0,
             pids: 100,
+            steps: 0,
             seen: BTreeMap::new(),
             transcript: String::new(),
         }
@@ -149,6 +161,18 @@ impl Cluster {
                 node.running.clear();
             }
             ["kill", "node", name] => self.nodes.get_mut(&host(name)).unwrap().core = None,
+            ["pause", name] => self.nodes.get_mut(&host(name)).unwrap().paused = true,
+            ["resume", name] => {
+                self.nodes.get_mut(&host(name)).unwrap().paused = false;
+                self.wake();
+            }
+            ["lose", "plan", "of", name] => self.nodes.get_mut(&host(name)).unwrap().plan = None,
+            ["fill", "disk", "of", name] => {
+                self.nodes.get_mut(&host(name)).unwrap().disk_full = true;
+            }
+            ["free", "disk", "of", name] => {
+                self.nodes.get_mut(&host(name)).unwrap().disk_full = false;
+            }
             ["take", "port", port, "on", name] => {
                 let node = self.nodes.get_mut(&host(name)).unwrap();
                 node.ports_taken.insert(port.parse().unwrap());
@@ -216,7 +240,7 @@ impl Cluster {
 
     fn tell(&mut self, host: &HostName, event: Event) {
         let now = self.now;
-        if let Some(core) = &mut self.nodes.get_mut(host).unwrap().core {
+        if let Some(core) = self.nodes.get_mut(host).unwrap().awake() {
             core.handle_event(event, now);
         }
     }
@@ -232,19 +256,23 @@ impl Cluster {
         let until = self.now + time;
         loop {
             self.settle();
-            let cores = self.nodes.values().filter_map(|node| node.core.as_ref());
-            let next = cores.filter_map(HostLoop::poll_timeout).min().unwrap_or(until);
+            let cores = self.nodes.values_mut().filter_map(Node::awake);
+            let next = cores.filter_map(|core| core.poll_timeout()).min().unwrap_or(until);
             if next > until {
                 break;
             }
+            assert!(next > self.now || self.steps < 1000, "a machine never rests");
+            self.steps = if next > self.now { 0 } else { self.steps + 1 };
             self.now = self.now.max(next);
-            for node in self.nodes.values_mut() {
-                if let Some(core) = &mut node.core {
-                    core.handle_timeout(self.now);
-                }
-            }
+            self.wake();
         }
         self.now = until;
+    }
+
+    fn wake(&mut self) {
+        for core in self.nodes.values_mut().filter_map(Node::awake) {
+            core.handle_timeout(self.now);
+        }
     }
 
     /// Carries out actions until nobody wants any more.
@@ -266,7 +294,7 @@ impl Cluster {
             Action::SendHeartbeat { to, report } => {
                 let plan_number = report.plan_number;
                 self.tell(&to, Event::HeartbeatReceived { report });
-                let core = self.nodes[&to].core.as_ref();
+                let core = self.nodes[&to].core.as_ref().filter(|_| !self.nodes[&to].paused);
                 let answer = core.and_then(|core| core.answer_for(plan_number, self.now));
                 let event = match answer {
                     Some(answer) => Event::HeartbeatAnswered { answer },
@@ -275,7 +303,7 @@ impl Cluster {
                 self.tell(host, event);
             }
             Action::SendProbe { to } => {
-                if self.nodes[&to].core.is_some() {
+                if self.nodes[&to].core.is_some() && !self.nodes[&to].paused {
                     let round_trip = Duration::from_millis(10);
                     self.tell(host, Event::ProbeAnswered { from: to, round_trip });
                 }
@@ -286,10 +314,18 @@ impl Cluster {
                 self.stored = Some(plan);
                 self.tell(host, Event::PlanStored { number });
             }
+            Action::SavePlan { plan } if self.nodes[host].disk_full => {
+                let reason = "no space left".to_owned();
+                self.tell(host, Event::PlanSaveFailed { number: plan.number, reason });
+            }
             Action::SavePlan { plan } => {
                 let number = plan.number;
                 self.nodes.get_mut(host).unwrap().plan = Some(plan);
                 self.tell(host, Event::PlanSaved { number });
+            }
+            Action::WriteRoutes { routes } if self.nodes[host].disk_full => {
+                let (generation, reason) = (routes.generation, "no space left".to_owned());
+                self.tell(host, Event::RoutesFailed { generation, reason });
             }
             Action::WriteRoutes { routes } => {
                 self.note(&format!("{host} writes routes {}", describe_routes(&routes)));
@@ -343,7 +379,7 @@ impl Cluster {
     fn note_states(&mut self) {
         let mut seen = BTreeMap::new();
         for (host, node) in &self.nodes {
-            let Some(core) = &node.core else { continue };
+            let Some(core) = node.core.as_ref().filter(|_| !node.paused) else { continue };
             let status = core.status(self.now);
             for process in &status.processes {
                 seen.insert(format!("{} on {host}", process.id), process.state.to_string());

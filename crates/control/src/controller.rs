@@ -68,6 +68,9 @@ pub enum Event {
     PlanRefused(u64),
     /// The store was seen to hold this plan.
     PlanSeen(Plan),
+    /// This process did not run between the moment and now, so it could hear nobody: paused, or
+    /// on a machine that stood still.
+    Held(Timestamp),
 }
 
 /// What is to be done.
@@ -154,6 +157,7 @@ impl Controller {
                     self.adopt(plan, now);
                 }
             }
+            Event::Held(since) => self.hosts.extend(since, now),
         }
         self.decide(now);
     }

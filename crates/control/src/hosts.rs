@@ -89,6 +89,14 @@ impl HostTable {
         lease.report = Some(report);
     }
 
+    /// Gives every lease that held at `since` one whole TTL from now on: nobody could be heard in
+    /// between.
+    pub fn extend(&mut self, since: Timestamp, now: Timestamp) {
+        for lease in self.leases.values_mut().filter(|lease| since < lease.expires) {
+            lease.expires = lease.expires.max(now + self.ttl);
+        }
+    }
+
     /// Returns the newest report of a host since this leader's election.
     #[must_use]
     pub fn report(&self, host: &HostName) -> Option<&HostReport> {

@@ -50,6 +50,8 @@ pub struct HostLoop {
     routes_retry_at: Option<Timestamp>,
     heartbeat: Heartbeat,
     probe_at: Timestamp,
+    /// When this machine last ran.
+    awake_at: Timestamp,
     plan_error: Option<String>,
     routes_error: Option<String>,
     log_full: bool,
@@ -114,6 +116,7 @@ impl HostLoop {
                 said: (0, Vec::new(), false),
             },
             probe_at: now,
+            awake_at: now,
             plan_error: None,
             routes_error: None,
             log_full: false,
@@ -129,6 +132,7 @@ impl HostLoop {
 
     /// Takes a fact in.
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
+        self.wake_up(now);
         match event {
             Event::Role { leader, term, plan } => self.handle_role(leader, term, plan, now),
             Event::PlanStored { number } => {
@@ -183,6 +187,7 @@ impl HostLoop {
 
     /// Does what time alone makes due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.wake_up(now);
         self.reconcile(now);
     }
 
@@ -340,6 +345,15 @@ impl HostLoop {
             self.leader.contact_at = Some(now);
             self.leader.hosts = answer.hosts;
             self.leader.missing = Some(answer.missing);
+        }
+    }
+
+    /// Notices that this machine did not run when it was due, by at least one heartbeat. A leader
+    /// that was paused must not take its own silence for the loss of every other host.
+    fn wake_up(&mut self, now: Timestamp) {
+        let awake_at = std::mem::replace(&mut self.awake_at, now);
+        if now.since(awake_at) > self.settings.timings.heartbeat * 2 {
+            self.control(controller::Event::Held(awake_at), now);
         }
     }
 

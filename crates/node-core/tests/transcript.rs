@@ -46,6 +46,7 @@ golden! {
     move_and_drain
     lower_plan_refused
     node_killed
+    leader_paused
     disk_full_at_start
     stop
 }

@@ -36,6 +36,9 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Agent {
     processes: BTreeMap<ProcessId, Process>,
+    /// What an earlier node process left on a host that has lost its plan: left alone until a
+    /// plan says which of them are wanted.
+    unplanned: Vec<Adopted>,
     /// Ports that other programs hold, and until when that is believed.
     ports_taken: BTreeMap<u16, Timestamp>,
     rng: Rng,
@@ -59,6 +62,7 @@ impl Agent {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             processes: BTreeMap::new(),
+            unplanned: Vec::new(),
             ports_taken: BTreeMap::new(),
             rng: Rng::from_seed(seed),
             stopping: false,
@@ -67,7 +71,8 @@ impl Agent {
     }
 
     /// Takes over the processes that an earlier node process left: those of the plan are kept,
-    /// the others stopped. Called once, before the first [`Self::reconcile`].
+    /// the others stopped; without a plan all go on. Called once, before the first
+    /// [`Self::reconcile`].
     pub(crate) fn adopt(
         &mut self,
         settings: &Settings,
@@ -77,6 +82,13 @@ impl Agent {
     ) {
         // First everything is wanted, then it is found to run already: nothing starts twice.
         self.want(settings, plan, now);
+        let planned = |adopted: &Adopted| plan.is_some() || adopted.id == ProcessId::Gateway;
+        let (planned, unplanned) = adopted.into_iter().partition(planned);
+        self.take_over(planned, now);
+        self.unplanned = unplanned;
+    }
+
+    fn take_over(&mut self, adopted: Vec<Adopted>, now: Timestamp) {
         for Adopted { id, pid } in adopted {
             let rng = self.next_rng();
             let process = self.processes.entry(id).or_insert_with(|| Process::unknown(rng));
@@ -87,14 +99,20 @@ impl Agent {
     }
 
     /// Stops everything for good.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self, now: Timestamp) {
         self.stopping = true;
+        let unplanned = std::mem::take(&mut self.unplanned);
+        self.take_over(unplanned, now);
     }
 
     /// Makes the processes follow the plan and collects what is to be done about them.
     pub(crate) fn reconcile(&mut self, settings: &Settings, plan: Option<&Plan>, now: Timestamp) {
         if !self.stopping {
             self.want(settings, plan, now);
+        }
+        if plan.is_some() {
+            let unplanned = std::mem::take(&mut self.unplanned);
+            self.take_over(unplanned, now);
         }
         loop {
             self.leave(now);
@@ -169,7 +187,10 @@ impl Agent {
 
     /// Takes in what happened to a process.
     pub(crate) fn handle_change(&mut self, id: &ProcessId, change: ProcessChange, now: Timestamp) {
-        let Some(process) = self.processes.get_mut(id) else { return };
+        let Some(process) = self.processes.get_mut(id) else {
+            self.note_unplanned(id, &change);
+            return;
+        };
         let event = match change {
             ProcessChange::Started { pid } => {
                 if let Some(port) = process.port() {
@@ -188,6 +209,16 @@ impl Agent {
             ProcessChange::Lost => supervision::Event::Lost,
         };
         process.supervision.handle_event(event, now);
+    }
+
+    fn note_unplanned(&mut self, id: &ProcessId, change: &ProcessChange) {
+        if let Some(adopted) = self.unplanned.iter_mut().find(|adopted| adopted.id == *id) {
+            adopted.pid = match change {
+                ProcessChange::Started { pid } => Some(*pid),
+                ProcessChange::Exited(_) | ProcessChange::Lost => None,
+                ProcessChange::StartFailed { .. } | ProcessChange::PortTaken => adopted.pid,
+            };
+        }
     }
 
     /// Takes in the answer to a health question.

@@ -179,7 +179,7 @@ impl HostLoop {
             Event::Stop => {
                 self.stopping = true;
                 self.controller = None;
-                self.agent.stop();
+                self.agent.stop(now);
             }
         }
         self.reconcile(now);

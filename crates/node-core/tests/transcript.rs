@@ -47,6 +47,7 @@ golden! {
     lower_plan_refused
     node_killed
     leader_paused
+    plan_lost
     disk_full_at_start
     stop
 }

@@ -159,8 +159,10 @@ impl Hands {
         let hands = self.clone();
         tokio::spawn(async move {
             let id = spec.id.clone();
-            let change = start(&shims, spec).await;
-            hands.tell(Event::Process { id, change }).await;
+            // That it runs is told by its shim, in order with its end.
+            if let Err(change) = start(&shims, spec).await {
+                hands.tell(Event::Process { id, change }).await;
+            }
         });
     }
 
@@ -258,9 +260,9 @@ impl Hands {
     }
 }
 
-async fn start(shims: &Shims, spec: ProcessSpec) -> ProcessChange {
+async fn start(shims: &Shims, spec: ProcessSpec) -> Result<(), ProcessChange> {
     if spec.binds.is_some_and(is_taken) {
-        return ProcessChange::PortTaken;
+        return Err(ProcessChange::PortTaken);
     }
     let spec = spec::ProcessSpec {
         id: spec.id.to_string(),
@@ -271,8 +273,8 @@ async fn start(shims: &Shims, spec: ProcessSpec) -> ProcessChange {
         log_max_bytes: LOG_MAX,
     };
     match shims.start(spec).await {
-        Ok(pid) => ProcessChange::Started { pid },
-        Err(error) => ProcessChange::StartFailed { reason: error.to_string() },
+        Ok(_) => Ok(()),
+        Err(error) => Err(ProcessChange::StartFailed { reason: error.to_string() }),
     }
 }
 

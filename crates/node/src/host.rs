@@ -183,12 +183,7 @@ impl Host {
     }
 
     fn handle_shim(&mut self, event: ShimEvent) {
-        let (id, change) = match event {
-            // The answer to a start is given where the start was asked for.
-            ShimEvent::Started { .. } | ShimEvent::Adopted { .. } => return,
-            ShimEvent::Exited { id, status } => (id, ProcessChange::Exited(status)),
-            ShimEvent::ShimLost { id } => (id, ProcessChange::Lost),
-        };
+        let Some((id, change)) = change_of(event) else { return };
         let Ok(id) = ProcessId::parse(&id) else {
             tracing::warn!(id, "a shim of this host has a name that no process has");
             return;
@@ -230,10 +225,45 @@ impl Host {
     }
 }
 
+/// Returns what happened to a process. Starts come this way too, not as the answer of who started
+/// it: an exit that overtook that answer would leave the core with a process that is no more.
+fn change_of(event: ShimEvent) -> Option<(String, ProcessChange)> {
+    match event {
+        ShimEvent::Started { id, pid } | ShimEvent::Adopted { id, pid, running: true } => {
+            Some((id, ProcessChange::Started { pid }))
+        }
+        ShimEvent::Adopted { running: false, .. } => None,
+        ShimEvent::Exited { id, status } => Some((id, ProcessChange::Exited(status))),
+        ShimEvent::ShimLost { id } => Some((id, ProcessChange::Lost)),
+    }
+}
+
 /// Sleeps until the core's next deadline, forever without one.
 async fn sleep_until(core: &HostLoop) {
     match core.poll_timeout() {
         Some(at) => tokio::time::sleep(at.since(clock::now())).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_supervisor_core::status::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn shims_tell_of_starts_and_ends() {
+        let id = || "web-1".to_owned();
+        let started = Some((id(), ProcessChange::Started { pid: 7 }));
+        assert_eq!(change_of(ShimEvent::Started { id: id(), pid: 7 }), started);
+        // A shim that was paused when it was to be adopted is found later.
+        assert_eq!(change_of(ShimEvent::Adopted { id: id(), pid: 7, running: true }), started);
+        assert_eq!(change_of(ShimEvent::Adopted { id: id(), pid: 7, running: false }), None);
+        let status = ExitStatus::Code(1);
+        let exited = Some((id(), ProcessChange::Exited(status)));
+        assert_eq!(change_of(ShimEvent::Exited { id: id(), status }), exited);
+        let lost = Some((id(), ProcessChange::Lost));
+        assert_eq!(change_of(ShimEvent::ShimLost { id: id() }), lost);
     }
 }

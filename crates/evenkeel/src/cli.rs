@@ -9,14 +9,16 @@ use clap::{Args, Parser, Subcommand};
 use evenkeel_drill::plan::Only;
 
 use crate::commands;
+use crate::failure::Failure;
 
 /// Keeps a service and its data up when any one process, host, zone or region fails, and proves it
 /// by breaking each of them on purpose.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, about, disable_help_subcommand = true)]
+#[command(name = "evenkeel", version, about, term_width = 80)]
 #[command(
-    after_help = "Exit codes: 0 done · 1 failed · 2 bad usage or file · 3 done, but the goal is \
-    not met · 4 no quorum\nBegin with: evenkeel demo"
+    after_help = "Begin with `evenkeel demo`; it needs no file, and leaves nothing behind.\n\
+    Exit codes: 0 done · 1 failed · 2 bad usage or file · 3 done, but the goal is\n\
+    not met · 4 no quorum"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -25,9 +27,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Put a whole system on this machine, break every part of it under load, and leave it running
+    /// Run a whole system on this machine and break every part of it under load
     Demo(DemoArguments),
-    /// Break every part of a system in the lab and check that it keeps its promise
+    /// Make the demo's experiments only, or all of them, and judge the promise
     Drill(DrillArguments),
     /// Write a commented system file to begin with
     Init {
@@ -35,7 +37,12 @@ enum Command {
         #[arg(default_value = "evenkeel.toml")]
         file: PathBuf,
     },
-    /// Check a system file: every error with its place and cure, then whether it can keep its goal
+    /// Check a system file, and whether it can keep its promise
+    #[command(
+        long_about = "Check a system file: every error with its place and cure, then whether \
+        its places can keep its promise.\n\nExit code 2 when the file has errors, 3 when the \
+        promise can't be kept."
+    )]
     Check {
         /// The system file
         #[arg(default_value = "evenkeel.toml")]
@@ -44,7 +51,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say what an error code means, why it matters and how to fix it
+    /// Say what an error code means and how to fix it
     Explain {
         /// The code, such as EK0102; all of them when left out
         code: Option<String>,
@@ -52,13 +59,24 @@ enum Command {
     /// Print the JSON Schema of system files
     Schema,
     /// Run this host's part of a system
+    #[command(
+        long_about = "Run this host's part of a system, in the foreground.\n\nSIGTERM and Ctrl-C \
+        end the node alone: its services and its gateway go on, and the next node on the same \
+        folder takes them over. `evenkeel down` stops everything. Log lines go to standard error, \
+        as JSON unless that is a terminal; EVENKEEL_LOG filters them."
+    )]
     Node(NodeArguments),
-    /// Say whether the goal is met, and what everything rests on
+    /// Say whether the promise holds now, and what it rests on
+    #[command(
+        long_about = "Say whether the promise holds now, and what it rests on.\n\nExit code 0 \
+        when it does, 3 when it does not, 4 when no quorum can be reached: then this is what the \
+        host knows by itself."
+    )]
     Status(StatusArguments),
     /// Stop this host's node and everything that it started
     Down {
         /// The host's data folder
-        #[arg(long, default_value = commands::DATA_DEFAULT)]
+        #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
         data: PathBuf,
     },
     /// Run the demo's example service
@@ -136,10 +154,10 @@ pub(crate) struct NodeArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) system: PathBuf,
     /// Which of its hosts this is
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub(crate) host: String,
     /// Folder for everything that this host must remember
-    #[arg(long, default_value = commands::DATA_DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
     pub(crate) data: PathBuf,
     /// Accept that traffic between hosts is not encrypted
     #[arg(long)]
@@ -150,7 +168,7 @@ pub(crate) struct NodeArguments {
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
     /// The host's data folder
-    #[arg(long, default_value = commands::DATA_DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
     pub(crate) data: PathBuf,
     /// Print everything as JSON
     #[arg(long)]
@@ -169,13 +187,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
-        Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS),
+        Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),
     };
-    outcome.unwrap_or_else(|error| {
-        crate::show::error(&error);
-        ExitCode::FAILURE
-    })
+    outcome.unwrap_or_else(|failure| failure.report())
 }
 
 /// Reads a time such as `2s` or `500ms`.

@@ -2,6 +2,8 @@
 
 mod cli;
 mod commands;
+mod exit;
+mod failure;
 mod show;
 
 use std::ffi::{OsStr, OsString};

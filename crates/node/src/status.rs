@@ -184,11 +184,18 @@ impl StatusWire {
         self.source == Source::Leader
     }
 
-    /// Returns the leader's view as asked for through another host, whose own warnings and ways
-    /// in count.
+    /// Returns the leader's view as asked for through another host: its own warnings, ways in,
+    /// processes and what happened to them count too.
     #[must_use]
     pub fn seen_from(mut self, own: &Self) -> Self {
         self.gateways.clone_from(&own.gateways);
+        self.processes.clone_from(&own.processes);
+        for event in own.events.iter().filter(|event| event.kind.ends_with("-exited")) {
+            let age = own.now_ns.saturating_sub(event.at_ns);
+            let at_ns = self.now_ns.saturating_sub(age);
+            self.events.push(Event { at_ns, ..event.clone() });
+        }
+        self.events.sort_by_key(|event| event.at_ns);
         for warning in &own.warnings {
             if !self.warnings.contains(warning) {
                 self.warnings.push(warning.clone());

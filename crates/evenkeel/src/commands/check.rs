@@ -3,29 +3,36 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
 use evenkeel_audit::assessment::{Assessment, assess};
-use evenkeel_diagnostic::{Diagnostic, Severity, render};
+use evenkeel_diagnostic::{Diagnostic, render};
 use evenkeel_model::system::System;
 use serde_json::{Value, json};
 
-use crate::commands::{BAD_INPUT, GOAL_NOT_MET};
+use crate::commands::input;
+use crate::exit::{BAD_INPUT, GOAL_NOT_MET};
+use crate::failure::Outcome;
 use crate::show;
+
+/// Version of what `--json` prints. Fields may be added to it; none changes its meaning.
+const FORMAT: u32 = 1;
 
 /// Runs the command. Exit code 2 for a bad file, 3 for a goal that can't be met.
 ///
 /// # Errors
 /// When the file can't be read.
-pub(crate) fn run(file: &Path, as_json: bool) -> Result<ExitCode> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))?;
+pub(crate) fn run(file: &Path, as_json: bool) -> Outcome {
+    let text = input::read(file)?;
     let parsed = match evenkeel_system_file::parse(&text) {
         Ok(parsed) => parsed,
+        Err(diagnostics) if as_json => {
+            let report = json!({
+                "format": FORMAT, "goal_met": null, "findings": to_json(&diagnostics, &text),
+            });
+            show::result(&report.to_string())?;
+            return Ok(ExitCode::from(BAD_INPUT));
+        }
         Err(diagnostics) => {
-            report(&diagnostics, file, &text, as_json);
-            if !as_json {
-                show::say(&summary(&diagnostics, file));
-            }
+            input::show_errors(&diagnostics, file, &text);
             return Ok(ExitCode::from(BAD_INPUT));
         }
     };
@@ -35,24 +42,27 @@ pub(crate) fn run(file: &Path, as_json: bool) -> Result<ExitCode> {
         .iter()
         .map(|finding| finding.to_diagnostic(|path| parsed.spans.find(path)));
     let diagnostics: Vec<Diagnostic> = parsed.warnings.into_iter().chain(found).collect();
-    report(&diagnostics, file, &text, as_json);
-    if !as_json {
-        show::result(&verdict(&parsed.system, &assessment));
+    if as_json {
+        let report = json!({
+            "format": FORMAT,
+            "system": parsed.system.name.to_string(),
+            "survive": parsed.system.goal.to_string(),
+            "goal_met": assessment.goal_met,
+            "findings": to_json(&diagnostics, &text),
+        });
+        show::result(&report.to_string())?;
+    } else {
+        show::diagnostics(&diagnostics, file, &text);
+        show::result(&verdict(&parsed.system, &assessment, &diagnostics, file))?;
     }
     Ok(if assessment.goal_met { ExitCode::SUCCESS } else { ExitCode::from(GOAL_NOT_MET) })
 }
 
-fn report(diagnostics: &[Diagnostic], file: &Path, text: &str, as_json: bool) {
-    if as_json {
-        let all: Vec<Value> =
-            diagnostics.iter().map(|diagnostic| to_json(diagnostic, text)).collect();
-        show::result(&Value::from(all).to_string());
-    } else {
-        show::diagnostics(diagnostics, file, text);
-    }
+fn to_json(diagnostics: &[Diagnostic], text: &str) -> Value {
+    diagnostics.iter().map(|diagnostic| one_to_json(diagnostic, text)).collect()
 }
 
-fn to_json(diagnostic: &Diagnostic, text: &str) -> Value {
+fn one_to_json(diagnostic: &Diagnostic, text: &str) -> Value {
     let labels = diagnostic.labels.iter().map(|label| {
         let (line, column) = render::locate(text, label.span.start);
         json!({ "line": line, "column": column, "text": label.text })
@@ -67,31 +77,31 @@ fn to_json(diagnostic: &Diagnostic, text: &str) -> Value {
     })
 }
 
-fn summary(diagnostics: &[Diagnostic], file: &Path) -> String {
-    let errors =
-        diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    let noun = if errors == 1 { "error" } else { "errors" };
-    let first = diagnostics.first().map(|first| first.code.to_string()).unwrap_or_default();
-    format!(
-        "{errors} {noun} in `{}`; `evenkeel explain {first}` says more about the first",
-        file.display()
-    )
-}
-
-fn verdict(system: &System, assessment: &Assessment) -> String {
+/// One sentence, and the next useful command.
+fn verdict(
+    system: &System,
+    assessment: &Assessment,
+    diagnostics: &[Diagnostic],
+    file: &Path,
+) -> String {
     let (name, goal) = (&system.name, system.goal);
-    let parts = format!(
-        "{} hosts in {} regions, {} services, {} gateways",
-        system.hosts.len(),
-        system.regions.len(),
-        system.services.len(),
-        system.gateways.len()
-    );
+    let parts = [
+        show::count(system.hosts.len(), "host", "hosts"),
+        show::count(system.regions.len(), "region", "regions"),
+        show::count(system.services.len(), "service", "services"),
+        show::count(system.gateways.len(), "gateway", "gateways"),
+    ];
+    let parts = parts.join(", ");
     if assessment.goal_met {
         format!(
-            "{name} survives the loss of any one {goal} on paper ({parts}); `evenkeel demo FILE` proves it"
+            "{name} survives the loss of any one {goal} on paper: {parts}\n\
+             `evenkeel demo {}` proves it on this machine",
+            file.display()
         )
     } else {
-        format!("{name} does not survive the loss of every one {goal} ({parts})")
+        let more = diagnostics.first().map_or_else(String::new, |first| {
+            format!("\n`evenkeel explain {}` says more", first.code)
+        });
+        format!("{name} would not survive the loss of any one {goal}: {parts}{more}")
     }
 }

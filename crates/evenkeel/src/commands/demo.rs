@@ -1,6 +1,7 @@
 //! `evenkeel demo` and `evenkeel drill`: a whole system on this machine, broken part by part.
 
 use std::ffi::OsString;
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,9 @@ use evenkeel_lab::world::{self, Entered};
 use evenkeel_telemetry::logs::{self, LogFormat, Place};
 
 use crate::cli::{DemoArguments, DrillArguments};
-use crate::commands::{BAD_INPUT, GOAL_NOT_MET};
+use crate::commands::input;
+use crate::exit::GOAL_NOT_MET;
+use crate::failure::{Failure, Outcome};
 use crate::show;
 
 /// Ports tried for the browser, from the wanted one on.
@@ -42,7 +45,7 @@ struct Course {
 ///
 /// # Errors
 /// When the system can't be put on this machine.
-pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode> {
+pub(crate) fn demo(arguments: &DemoArguments) -> Outcome {
     run(Course {
         file: arguments.file.clone(),
         first_act: arguments.only.is_none(),
@@ -62,7 +65,7 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When the system can't be put on this machine.
-pub(crate) fn drill(arguments: &DrillArguments) -> Result<ExitCode> {
+pub(crate) fn drill(arguments: &DrillArguments) -> Outcome {
     let phases = match (arguments.standard, arguments.quick) {
         (true, _) => Phases::STANDARD,
         (false, true) => Phases::QUICK,
@@ -97,16 +100,14 @@ fn command(name: &str, file: Option<&Path>, quick: bool, standard: bool) -> Stri
     words
 }
 
-fn run(course: Course) -> Result<ExitCode> {
-    let own = match &course.file {
-        Some(file) => match read_own(file)? {
-            Ok(own) => Some(own),
-            Err(code) => return Ok(code),
-        },
-        None => None,
-    };
+fn run(course: Course) -> Outcome {
+    let own = course.file.as_deref().map(read_own).transpose()?;
+    let outside = !world::is_inside();
+    if outside && let Some(folder) = &course.report {
+        check_report(folder)?;
+    }
     let listeners = match course.port {
-        Some(port) if !world::is_inside() => vec![listen(port)?],
+        Some(port) if outside => vec![listen(port)?],
         Some(_) | None => Vec::new(),
     };
     let world = match world::enter(listeners).context("make a world for the lab")? {
@@ -131,26 +132,17 @@ fn run(course: Course) -> Result<ExitCode> {
         command: course.command,
     };
     let mut screen = screen::of_this_process();
-    let verdict = demo::run(world, &options, screen.as_mut())?;
+    let verdict = demo::run(world, &options, screen.as_mut()).map_err(anyhow::Error::new)?;
     Ok(match verdict {
         Verdict::Pass | Verdict::Inconclusive => ExitCode::SUCCESS,
         Verdict::Invalid | Verdict::Fail => ExitCode::from(GOAL_NOT_MET),
     })
 }
 
-/// Reads the user's own file. A bad one is shown here, and the inner value is the exit code.
-fn read_own(file: &Path) -> Result<Result<OwnSystem, ExitCode>> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("read `{}`", file.display()))?;
-    let parsed = match evenkeel_system_file::parse(&text) {
-        Ok(parsed) => parsed,
-        Err(diagnostics) => {
-            if !world::is_inside() {
-                show::diagnostics(&diagnostics, file, &text);
-            }
-            return Ok(Err(ExitCode::from(BAD_INPUT)));
-        }
-    };
+/// Reads the user's own file. What is wrong with it is shown once, outside.
+fn read_own(file: &Path) -> Result<OwnSystem, Failure> {
+    let text = input::read(file)?;
+    let parsed = input::parse(file, &text)?;
     if !world::is_inside() {
         let assessment = assess(&parsed.system);
         let findings = assessment.findings.iter();
@@ -158,7 +150,18 @@ fn read_own(file: &Path) -> Result<Result<OwnSystem, ExitCode>> {
             findings.map(|finding| finding.to_diagnostic(|path| parsed.spans.find(path))).collect();
         show::diagnostics(&shown, file, &text);
     }
-    Ok(Ok(OwnSystem { text, system: parsed.system }))
+    Ok(OwnSystem { text, system: parsed.system })
+}
+
+/// Finds out before anything is started whether the report can be written.
+fn check_report(folder: &Path) -> Result<(), Failure> {
+    let probe = folder.join(".evenkeel");
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&probe, ""));
+    written.and_then(|()| fs::remove_file(&probe)).map_err(|error| {
+        let text = format!("can't write into the report's folder `{}`", folder.display());
+        Failure::bad_input(anyhow::Error::new(error).context(text))
+            .with_help("give another folder with --report")
+    })
 }
 
 /// Opens the port for the user's browser, or one of the next when it is taken.

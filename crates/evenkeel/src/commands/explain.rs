@@ -2,36 +2,37 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, anyhow};
 use evenkeel_diagnostic::code;
 
-use crate::commands::BAD_INPUT;
+use crate::failure::{Failure, Outcome};
 use crate::show;
 
 /// Explains one code, or lists all of them.
 ///
 /// # Errors
-/// Never; the type is that of every command.
-pub(crate) fn run(text: Option<&str>) -> Result<ExitCode> {
+/// When there is no such code.
+pub(crate) fn run(text: Option<&str>) -> Outcome {
     let Some(text) = text else {
         for code in code::Code::ALL {
-            show::result(&format!("{code}  {}", code.explanation().title));
+            show::result(&format!("{code}  {}", code.explanation().title))?;
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(code) = code::find(text) else {
-        show::say(&format!("error: there is no code `{text}`; `evenkeel explain` lists them all"));
-        return Ok(ExitCode::from(BAD_INPUT));
-    };
-    show::result(code.explanation().to_text(code).trim_end());
+    let code = code::find(text).ok_or_else(|| {
+        Failure::bad_input(anyhow!("there is no code `{text}`"))
+            .with_help("`evenkeel explain` lists them all")
+    })?;
+    show::result(code.explanation().to_text(code).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the JSON Schema of system files.
 ///
 /// # Errors
-/// When the schema can't be written as JSON.
-pub(crate) fn schema() -> Result<ExitCode> {
-    show::result(&serde_json::to_string_pretty(&evenkeel_system_file::schema::schema())?);
+/// When it can't be written.
+pub(crate) fn schema() -> Outcome {
+    let schema = evenkeel_system_file::schema::schema();
+    show::result(&serde_json::to_string_pretty(&schema).context("write the schema as JSON")?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,32 +1,79 @@
 //! Speaks with the node of this machine over its control socket.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use evenkeel_node::data::control_socket;
+use evenkeel_node::data::{at_short_path, control_socket};
+
+use crate::failure::Failure;
+
+/// Connects to the node on data folder `data`; `None` when none runs there.
+///
+/// # Errors
+/// When there is no such data folder, or it is not for this user.
+pub(crate) fn connect(data: &Path) -> Result<Option<UnixStream>, Failure> {
+    let shown = data.display();
+    match std::fs::metadata(data.join("identity.json")) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(denied(data)),
+        Err(_) => {
+            let text = if data.exists() {
+                format!("`{shown}` is not the data folder of a node")
+            } else {
+                format!("there is no data folder `{shown}`")
+            };
+            return Err(Failure::new(text)
+                .with_help("give the folder that the node was started with: --data DIR"));
+        }
+    }
+    match at_short_path(&control_socket(data), |path| UnixStream::connect(path)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(denied(data)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            let text = format!("can't reach the node on `{shown}`");
+            Err(Failure::from(anyhow::Error::new(error).context(text)))
+        }
+    }
+}
+
+fn denied(data: &Path) -> Failure {
+    Failure::new(format!("the node on `{}` belongs to another user", data.display()))
+        .with_help("run this as the user that started the node, or as root")
+}
 
 /// Sends one request and returns the answer's body.
 ///
 /// # Errors
-/// When no node runs on `data`, or it refuses.
-pub(crate) fn ask(data: &Path, method: &str, path: &str, limit: Duration) -> Result<String> {
-    let socket = control_socket(data);
-    let mut stream = UnixStream::connect(&socket).with_context(|| {
-        format!(
-            "no node answers on `{}`; start one with `evenkeel node`, or give --data",
-            data.display()
-        )
-    })?;
+/// When the node refuses, or does not answer within `limit`.
+pub(crate) fn ask(
+    mut stream: UnixStream,
+    method: &str,
+    path: &str,
+    limit: Duration,
+) -> Result<String> {
     stream.set_read_timeout(Some(limit)).context("set the time limit of the control socket")?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).context("ask the node")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("hear the node's answer")?;
+    match stream.read_to_string(&mut answer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("the node has not answered for {} s", limit.as_secs())
+        }
+        outcome => outcome.context("hear the node's answer")?,
+    };
     let (head, body) =
         answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("the node's answer is incomplete"))?;
     let status = head.split_whitespace().nth(1).unwrap_or_default();

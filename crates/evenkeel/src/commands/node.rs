@@ -16,14 +16,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::NodeArguments;
-use crate::commands::BAD_INPUT;
+use crate::commands::input;
+use crate::failure::{Failure, Outcome};
 use crate::show;
 
 /// Runs a node until it is told to end, starting anew when the system file in force changes.
 ///
 /// # Errors
 /// When it can't start.
-pub(crate) fn run(arguments: &NodeArguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
     let program = std::env::current_exe().context("find this program")?;
     start_logs("node", &arguments.host);
     let options = Options {
@@ -46,36 +47,41 @@ pub(crate) fn run(arguments: &NodeArguments) -> Result<ExitCode> {
     match ending {
         Ok(Ending::Down) => Ok(ExitCode::SUCCESS),
         Ok(Ending::Leave) => {
-            show::say(
-                "the node has ended; what it started goes on: `evenkeel down` stops that too",
-            );
+            show::say(&format!(
+                "the node has ended; what it started goes on: `evenkeel down --data {}` stops that too",
+                arguments.data.display()
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ending::Restart) => {
             let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
-            Err(error).context("start again with the replicated system file")
+            let error = anyhow::Error::new(error);
+            Err(error.context("can't start again with the replicated system file").into())
         }
-        Err(error) => Ok(refuse(error)),
+        Err(error) => Err(refuse(error)),
     }
 }
 
-fn refuse(error: StartError) -> ExitCode {
-    let code = match &error {
+fn refuse(error: StartError) -> Failure {
+    let help = error.help();
+    let failure = match error {
         StartError::File { path, text, diagnostics } => {
-            show::diagnostics(diagnostics, path, text);
-            ExitCode::from(BAD_INPUT)
+            input::show_errors(&diagnostics, &path, &text);
+            return Failure::shown();
         }
         StartError::Read { .. } | StartError::NoHost { .. } | StartError::Insecure { .. } => {
-            ExitCode::from(BAD_INPUT)
+            Failure::bad_input(error)
         }
         StartError::Data(_)
         | StartError::Listen { .. }
         | StartError::Control { .. }
         | StartError::Shims { .. }
-        | StartError::Coordinator(_) => ExitCode::FAILURE,
+        | StartError::Coordinator(_) => Failure::from(anyhow::Error::new(error)),
     };
-    show::error(&anyhow::Error::new(error));
-    code
+    match help {
+        Some(help) => failure.with_help(help),
+        None => failure,
+    }
 }
 
 /// Turns true on SIGTERM or SIGINT.
@@ -103,9 +109,10 @@ fn start_logs(process: &str, host: &str) {
 ///
 /// # Errors
 /// When the host's name is none.
-pub(crate) fn gateway(snapshot: PathBuf, host: &str) -> Result<ExitCode> {
+pub(crate) fn gateway(snapshot: PathBuf, host: &str) -> Outcome {
     start_logs("gateway", host);
-    let host = HostName::parse(host).context("read --host")?;
+    let host = HostName::parse(host)
+        .map_err(|error| Failure::bad_input(anyhow::Error::new(error).context("read --host")))?;
     let seed = clock::now().as_nanos() ^ u64::from(std::process::id());
     Ok(gateway::run(gateway::Options { snapshot, host, seed }))
 }

@@ -33,14 +33,14 @@ pub enum Action {
         /// The plan.
         plan: Plan,
     },
-    /// Write the plan durably to this host's disk. Answered by `PlanSaved` or `PlanSaveFailed`;
-    /// the plan is followed only once it is saved.
+    /// Write the plan durably to this host's disk. Answered by `PlanSaved` or `PlanSaveFailed`,
+    /// unless a newer plan follows before; the plan is followed only once it is saved.
     SavePlan {
         /// The plan.
         plan: Plan,
     },
     /// Write the table durably to this host's disk, where its gateway finds it. Answered by
-    /// `RoutesWritten` or `RoutesFailed`.
+    /// `RoutesWritten` or `RoutesFailed`, unless a newer table follows before.
     WriteRoutes {
         /// The table.
         routes: RouteTable,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
-use evenkeel_gateway::snapshot;
 use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::service::Probe;
@@ -23,9 +22,9 @@ use crate::check;
 use crate::client::Client;
 use crate::data::write_durably;
 use crate::host::Outcome;
-use crate::plan_file;
 use crate::store::{Leadership, Store, Stored};
 use crate::wire::{AnswerWire, ReportWire};
+use crate::writer::Writer;
 
 /// Size at which a process's log is rotated, in bytes.
 const LOG_MAX: u64 = 8 << 20;
@@ -46,9 +45,9 @@ pub struct Hands {
     /// Where outcomes go.
     pub outcomes: mpsc::Sender<Outcome>,
     /// The plan on disk.
-    pub plan: PathBuf,
+    pub plan: Writer<Plan>,
     /// The gateway's snapshot on disk.
-    pub routes: PathBuf,
+    pub routes: Writer<RouteTable>,
     /// The system file on disk.
     pub system_file: PathBuf,
     /// Text of the system file that this node runs with.
@@ -61,8 +60,8 @@ impl Hands {
         match action {
             Action::SendHeartbeat { to, report } => self.send_heartbeat(&to, &report),
             Action::StorePlan { plan } => self.store_plan(store.clone(), plan),
-            Action::SavePlan { plan } => self.save_plan(plan),
-            Action::WriteRoutes { routes } => self.write_routes(routes),
+            Action::SavePlan { plan } => self.plan.write(plan),
+            Action::WriteRoutes { routes } => self.routes.write(routes),
             Action::StartProcess { spec } => self.start(shims.clone(), spec),
             Action::TerminateProcess { id } => Self::signal(shims.clone(), id, Signal::Terminate),
             Action::KillProcess { id } => Self::signal(shims.clone(), id, Signal::Kill),
@@ -125,33 +124,6 @@ impl Hands {
                     hands.tell(Event::PlanRefused { number }).await;
                 }
             }
-        });
-    }
-
-    fn save_plan(&self, plan: Plan) {
-        let hands = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let number = plan.number;
-            let event = match plan_file::write(&hands.plan, &hands.system.name, &plan) {
-                Ok(()) => Event::PlanSaved { number },
-                Err(error) => {
-                    let reason = format!("write `{}`: {error}", hands.plan.display());
-                    Event::PlanSaveFailed { number, reason }
-                }
-            };
-            drop(hands.outcomes.blocking_send(Outcome::Event(Box::new(event))));
-        });
-    }
-
-    fn write_routes(&self, routes: RouteTable) {
-        let hands = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let generation = routes.generation;
-            let event = match snapshot::write(&hands.routes, &routes) {
-                Ok(()) => Event::RoutesWritten { generation },
-                Err(error) => Event::RoutesFailed { generation, reason: error.to_string() },
-            };
-            drop(hands.outcomes.blocking_send(Outcome::Event(Box::new(event))));
         });
     }
 

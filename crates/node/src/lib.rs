@@ -21,3 +21,4 @@ pub mod status;
 pub mod store;
 pub mod survival;
 pub mod wire;
+mod writer;

@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use axum::Router;
 use evenkeel_control::controller;
+use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::options::{
     Options as CoordinatorOptions, RoundTrips, SEGMENT_BYTES, Voter,
 };
 use evenkeel_coordinator::{Coordinator, StartError as CoordinatorError};
 use evenkeel_diagnostic::Diagnostic;
 use evenkeel_gateway::snapshot;
+use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::place::Host as Place;
 use evenkeel_model::system::System;
 use evenkeel_model::voting::deal_voters;
+use evenkeel_node_core::event::Event;
 use evenkeel_node_core::host_loop::HostLoop;
 use evenkeel_node_core::process::ProcessId;
 use evenkeel_node_core::settings::{Adopted, Restored, Settings, Timings};
@@ -32,11 +35,12 @@ use crate::api::{self, Context};
 use crate::client::Client;
 use crate::clock;
 use crate::data::{DataFolder, OpenError, at_short_path};
-use crate::host::{Ending, Host, Inlets};
+use crate::host::{Ending, Host, Inlets, Outcome};
 use crate::plan_file;
 use crate::probe::Probes;
 use crate::round_trips::Window;
 use crate::store::Store;
+use crate::writer::Writer;
 
 /// Most bytes of the coordinator's log folder.
 const LOG_BYTES_MAX: u64 = 4 << 30;
@@ -224,9 +228,9 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         hands: Hands {
             system: Arc::clone(&system),
             client,
+            plan: plan_writer(&folder, &system, outcomes.clone()),
+            routes: routes_writer(&folder, outcomes.clone()),
             outcomes,
-            plan: folder.plan(),
-            routes: folder.routes(),
             system_file: folder.system_file(),
             system_text: Arc::clone(&loaded.text),
         },
@@ -425,6 +429,35 @@ fn restored(folder: &DataFolder, system: &System, shims: &Shims) -> Restored {
         routes,
         processes: adopted.collect(),
     }
+}
+
+fn plan_writer(
+    folder: &DataFolder,
+    system: &System,
+    outcomes: mpsc::Sender<Outcome>,
+) -> Writer<Plan> {
+    let (path, system) = (folder.plan(), system.name.clone());
+    Writer::start(outcomes, move |plan: &Plan| {
+        let number = plan.number;
+        match plan_file::write(&path, &system, plan) {
+            Ok(()) => Event::PlanSaved { number },
+            Err(error) => {
+                let reason = format!("write `{}`: {error}", path.display());
+                Event::PlanSaveFailed { number, reason }
+            }
+        }
+    })
+}
+
+fn routes_writer(folder: &DataFolder, outcomes: mpsc::Sender<Outcome>) -> Writer<RouteTable> {
+    let path = folder.routes();
+    Writer::start(outcomes, move |routes: &RouteTable| {
+        let generation = routes.generation;
+        match snapshot::write(&path, routes) {
+            Ok(()) => Event::RoutesWritten { generation },
+            Err(error) => Event::RoutesFailed { generation, reason: error.to_string() },
+        }
+    })
 }
 
 /// Tells two system files apart.

@@ -240,10 +240,11 @@ impl Shims {
         answered.await.map_err(|_| silent())?
     }
 
-    /// Sends a signal to the child's process group.
+    /// Sends a signal to the child's process group. [`Signal::Kill`] needs no answer of the shim:
+    /// one that does not answer is ended with its group.
     ///
     /// # Errors
-    /// When no child runs, or its shim does not answer.
+    /// When no child runs, its shim does not answer, or a process cannot be ended.
     pub async fn signal(&self, id: &str, signal: Signal) -> Result<(), ControlError> {
         let number = match signal {
             Signal::Terminate => libc::SIGTERM,
@@ -251,7 +252,12 @@ impl Shims {
             Signal::Interrupt => libc::SIGINT,
             Signal::Hangup => libc::SIGHUP,
         };
-        self.ask(id, |answer| Command::Signal { number, answer }).await
+        match self.ask(id, |answer| Command::Signal { number, answer }).await {
+            Err(ControlError::Silent { .. }) if signal == Signal::Kill => {
+                self.end_by_force(id).await
+            }
+            other => other,
+        }
     }
 
     /// Sends SIGTERM to the child's process group, SIGKILL after `grace`, and returns how it

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_supervisor::process::ProcessStat;
 use evenkeel_supervisor::protocol::ChildState;
-use evenkeel_supervisor::shims::{ControlError, ShimEvent, StartError};
+use evenkeel_supervisor::shims::{self, ControlError, ShimEvent, StartError};
 use evenkeel_supervisor_core::status::ExitStatus;
 use nix::sys::signal::Signal;
 
@@ -30,6 +30,7 @@ pub(crate) const ALL: &[Case] = &[
     ("node_killed_at_any_moment", node_killed_at_any_moment),
     ("shim_killed_at_any_moment", shim_killed_at_any_moment),
     ("paused_shim", paused_shim),
+    ("kill_behind_paused_shim", kill_behind_paused_shim),
     ("stop_all_leaves_nothing", stop_all_leaves_nothing),
     ("socket_outlives_child", socket_outlives_child),
     ("log_is_bounded", log_is_bounded),
@@ -293,6 +294,18 @@ fn paused_shim(world: &World) {
     let status = node.run(node.shims.stop("web-1", Duration::from_millis(100))).unwrap();
     assert_eq!(status, None, "a shim that does not answer is ended with its group");
     assert!(!lives(pid) && !lives(shim));
+    assert_eq!(world.processes(), NOBODY);
+}
+
+fn kill_behind_paused_shim(world: &World) {
+    let mut node = world.open_node();
+    let pid = node.start(script("web-1", FAMILY));
+    assert_eq!(node.next_event(), ShimEvent::Started { id: "web-1".to_owned(), pid });
+    send_signal(node.shims.list()[0].shim.unwrap(), Signal::SIGSTOP);
+    let told = node.run(node.shims.signal("web-1", shims::Signal::Terminate));
+    assert!(matches!(told, Err(ControlError::Silent { .. })), "{told:?}");
+    node.run(node.shims.signal("web-1", shims::Signal::Kill)).unwrap();
+    assert_eq!(node.next_event(), ShimEvent::ShimLost { id: "web-1".to_owned() });
     assert_eq!(world.processes(), NOBODY);
 }
 

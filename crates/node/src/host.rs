@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_coordinator::log::Space;
 use evenkeel_coordinator::options::RoundTrips;
@@ -99,6 +100,7 @@ impl Host {
         space.mark_changed();
         loop {
             if self.act() {
+                clear(&self.shims).await;
                 for reply in down {
                     // Who asked may have gone; everything has stopped all the same.
                     let _gone = reply.send(());
@@ -235,6 +237,21 @@ fn change_of(event: ShimEvent) -> Option<(String, ProcessChange)> {
         ShimEvent::Adopted { running: false, .. } => None,
         ShimEvent::Exited { id, status } => Some((id, ProcessChange::Exited(status))),
         ShimEvent::ShimLost { id } => Some((id, ProcessChange::Lost)),
+    }
+}
+
+/// Waits until the last shims are gone, whose removal was begun in the background, and ends what
+/// else carries their mark.
+async fn clear(shims: &Shims) {
+    for shim in shims.list() {
+        // One that is being removed already is waited for, and is unknown then.
+        drop(shims.quit(&shim.id).await);
+        if let Err(error) = shims.remove(&shim.id).await {
+            tracing::warn!(id = shim.id, %error, "a shim was not removed");
+        }
+    }
+    if let Err(error) = shims.stop_all(Duration::ZERO).await {
+        tracing::error!(%error, "not all has stopped");
     }
 }
 

@@ -33,11 +33,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) fn run(data: &Path) -> Outcome {
     let mut until = Instant::now() + CHANGE_MAX;
     let mut asked = false;
+    let mut refusal = None;
     loop {
-        if let Some(stream) = local::connect(data)?
-            && !asked
-        {
-            local::ask(stream, "POST", "/v1/down", STOP_MAX)?;
+        if !asked && let Some(stream) = local::connect(data)? {
+            // The node may end before its answer is out: what counts is that it has ended.
+            refusal = local::ask(stream, "POST", "/v1/down", STOP_MAX).err();
             asked = true;
             until = Instant::now() + CHANGE_MAX;
         }
@@ -49,7 +49,9 @@ pub(crate) fn run(data: &Path) -> Outcome {
             }
             // A node that begins has no socket yet, one that ends has none any more.
             Err(OpenError::InUse(_)) if Instant::now() < until => std::thread::sleep(PAUSE),
-            Err(OpenError::InUse(_)) => return Err(still_there(data)),
+            Err(OpenError::InUse(_)) => {
+                return Err(refusal.map_or_else(|| still_there(data), Failure::from));
+            }
             Err(error) => {
                 let help = error.help();
                 return Err(Failure::from(anyhow::Error::new(error)).with_help(help));

@@ -5,7 +5,7 @@ use std::io;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -49,7 +49,7 @@ pub fn start(place: Place, format: LogFormat) {
         .log_internal_errors(false);
     let outcome = match format {
         LogFormat::Json => builder.event_format(JsonLines { place }).try_init(),
-        LogFormat::Text => builder.with_target(false).without_time().try_init(),
+        LogFormat::Text => builder.event_format(TextLines).try_init(),
     };
     if outcome.is_err() {
         tracing::debug!("log output was set before");
@@ -88,6 +88,43 @@ where
         put("process", &self.place.process);
         event.record(&mut Fields { line: &mut line });
         writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Formats an event for people: the time of day, what is worse than information, the message, and
+/// the fields that it does not tell already.
+struct TextLines;
+
+/// Fields that sort events for programs; the message says the same.
+const FOR_PROGRAMS: [&str; 2] = ["kind", "subject"];
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Map::new();
+        event.record(&mut Fields { line: &mut line });
+        write!(writer, "{}", jiff::Zoned::now().strftime("%H:%M:%S"))?;
+        if *event.metadata().level() != Level::INFO {
+            write!(writer, " {}", event.metadata().level())?;
+        }
+        if let Some(message) = line.remove("msg").as_ref().and_then(Value::as_str) {
+            write!(writer, " {message}")?;
+        }
+        for (key, value) in line.iter().filter(|(key, _)| !FOR_PROGRAMS.contains(&key.as_str())) {
+            match value.as_str() {
+                Some(text) => write!(writer, " {key}={text}")?,
+                None => write!(writer, " {key}={value}")?,
+            }
+        }
+        writeln!(writer)
     }
 }
 
@@ -144,6 +181,24 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_for_people_leaves_out_what_the_message_says() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .event_format(TextLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(kind = "host-down", subject = "ams-a1", "host `ams-a1` is down");
+            tracing::warn!(term = 3_u64, peer = "ams-a1", "lost the leader");
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> =
+            text.lines().filter_map(|line| line.get("00:00:00".len()..)).collect();
+        assert_eq!(lines, [" host `ams-a1` is down", " WARN lost the leader peer=ams-a1 term=3"]);
     }
 
     #[test]

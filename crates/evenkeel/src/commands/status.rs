@@ -26,7 +26,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const EVENTS_SHOWN: usize = 5;
 
 /// Missing things shown.
-const MISSING_SHOWN: usize = 6;
+const MISSING_SHOWN: usize = 8;
 
 /// Runs the command. Exit code 3 when the goal is not met, 4 without a quorum.
 ///
@@ -155,10 +155,7 @@ fn replica(instance: &InstanceWire, source: Source) -> String {
         (Some(StateWire::Ready), _) if instance.phase == "draining" => " (draining)".to_owned(),
         (Some(StateWire::Ready), _) | (None, Source::Local) => String::new(),
         (None, Source::Leader) => " (not reported)".to_owned(),
-        (Some(state), _) => match &instance.last_error {
-            Some(error) => format!(" ({}: {error})", words(state)),
-            None => format!(" ({})", words(state)),
-        },
+        (Some(state), _) => format!(" ({})", words(state)),
     };
     format!("{id}{state}")
 }

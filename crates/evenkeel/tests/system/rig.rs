@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +23,9 @@ use crate::http::{Answer, Request};
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 /// Where every system's gateway listens.
 pub(crate) const GATEWAY: u16 = 8080;
+
+/// What another program holds on `ams-b1` of the seven hosts: whatever the first plan gives.
+pub(crate) const PORTS_HELD: RangeInclusive<u16> = 20_000..=20_007;
 
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,8 +69,9 @@ zones = { a = { ams-a1 = "10.2.0.11" }, b = { ams-b1 = "10.2.0.12", ams-b2 = "10
 zones = { a = { waw-a1 = "10.3.0.11" } }
 "#;
     let mut rig = Rig::build(world, &with_profiles(text, 7), 64 << 20);
-    // The first port of the range, so that the plan runs into it.
-    rig.hold_port("ams-b1", 20_000);
+    for port in PORTS_HELD {
+        rig.hold_port("ams-b1", port);
+    }
     rig.start();
     rig
 }

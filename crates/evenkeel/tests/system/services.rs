@@ -56,12 +56,12 @@ pub(crate) fn bad_services_are_told(rig: &mut Rig) {
     assert!(restarts < Some(50), "{restarts:?} restarts are no back-off");
     eventually("the one that never answers is told", || {
         let sleeps = find("sleeps");
-        let told = sleeps.state != Some(StateWire::Ready) && sleeps.last_error.is_some();
+        let why = sleeps.last_error.as_deref().unwrap_or_default();
+        let told = sleeps.state == Some(StateWire::NotReady) && why.contains("health check");
         if told { Ok(()) } else { Err(format!("{sleeps:?}")) }
     });
     let said = rig.run_status("solo", &[]);
     assert_eq!(said.code, Some(3), "{said:?}");
-    println!("{}", said.out);
     for service in ["quits", "sleeps", "stubborn"] {
         assert!(said.out.contains(service), "{said:?}");
     }
@@ -69,6 +69,15 @@ pub(crate) fn bad_services_are_told(rig: &mut Rig) {
 
 /// One of the services ignores SIGTERM: `down` ends it all the same, after its grace.
 pub(crate) fn down_ends_what_ignores_sigterm(rig: &mut Rig) {
+    eventually("the service runs", || {
+        let status = rig.status("solo")?;
+        let runs = |id: &str, pid: Option<u32>| id.starts_with("stubborn-") && pid.is_some();
+        if status.processes.iter().any(|process| runs(&process.id, process.pid)) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", status.processes))
+        }
+    });
     let begun = Instant::now();
     let data = rig.data("solo");
     let said = rig.run("solo", &["down", "--data", text(&data)]);

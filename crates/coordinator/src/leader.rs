@@ -37,7 +37,8 @@ impl LeaderView {
 
 /// Time for one host to say who leads.
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
-/// Pause between two questions while there is a leader, and while there is none.
+/// Pause between two questions while a leader says of itself that it leads, and otherwise: others
+/// go on naming a leader that is no more until they call an election.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const SEARCH_EVERY: Duration = Duration::from_millis(100);
 
@@ -74,11 +75,15 @@ async fn follow(client: Client, voters: Vec<Voter>, outlet: watch::Sender<Leader
         };
         let report = match confirmed {
             Some(report) => Some(report),
-            None => ask_everyone(&client, &voters).await,
+            None => {
+                let term = outlet.borrow().term;
+                ask_everyone(&client, &voters, term).await
+            }
         };
         let named =
             report.as_ref().and_then(|report| HostName::parse(report.leader.as_ref()?).ok());
-        let pause = if named.is_some() { ASK_EVERY } else { SEARCH_EVERY };
+        let confirmed = report.as_ref().is_some_and(|report| report.is_self);
+        let pause = if confirmed { ASK_EVERY } else { SEARCH_EVERY };
         let term = report.map_or(0, |report| report.term);
         outlet.send_if_modified(|view| {
             let before = view.clone();
@@ -93,14 +98,77 @@ async fn ask(client: &Client, voter: &Voter) -> Option<LeaderReport> {
     tokio::time::timeout(ASK_TIMEOUT, client.leader(voter.api)).await.ok()?.ok()
 }
 
-/// Returns the report of the latest term among those that name a leader.
-async fn ask_everyone(client: &Client, voters: &[Voter]) -> Option<LeaderReport> {
+/// Returns the report of a host that leads, as soon as there is one that is not older than `term`,
+/// otherwise that of the latest term among those that name a leader.
+async fn ask_everyone(client: &Client, voters: &[Voter], term: u64) -> Option<LeaderReport> {
     let mut asked = JoinSet::new();
     for voter in voters {
         let (client, voter) = (client.clone(), voter.clone());
         asked.spawn(async move { ask(&client, &voter).await });
     }
-    let reports = asked.join_all().await;
-    let named = reports.into_iter().flatten().filter(|report| report.leader.is_some());
-    named.max_by_key(|report| (report.term, report.is_self))
+    let mut latest: Option<LeaderReport> = None;
+    while let Some(report) = asked.join_next().await {
+        let Ok(Some(report)) = report else { continue };
+        if report.leader.is_none() {
+            continue;
+        }
+        if report.is_self && report.term >= term {
+            return Some(report);
+        }
+        if latest.as_ref().is_none_or(|latest| latest.term <= report.term) {
+            latest = Some(report);
+        }
+    }
+    latest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::routing::get;
+    use evenkeel_model::name::SystemName;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::client::LEADER_PATH;
+
+    fn voter(host: &str, listener: &TcpListener) -> Voter {
+        let address = listener.local_addr().unwrap();
+        Voter { host: HostName::parse(host).unwrap(), peer: address, api: address }
+    }
+
+    /// A host that did not hear of the next leader within a lease of 1 s would be taken for lost.
+    #[tokio::test]
+    async fn the_next_leader_is_found_within_a_lease() {
+        // Connections to it are opened and never answered, like those to a host that stands still.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let voters = vec![voter("a1", &silent), voter("b1", &other)];
+        let report = |leader: &str, term| LeaderReport {
+            leader: Some(leader.to_owned()),
+            term,
+            is_self: leader == "b1",
+        };
+        let said = Arc::new(Mutex::new(report("a1", 1)));
+        let answer = Arc::clone(&said);
+        let router = Router::new().route(
+            LEADER_PATH,
+            get(move || async move { serde_json::to_string(&*answer.lock().unwrap()).unwrap() }),
+        );
+        let server = tokio::spawn(async move { axum::serve(other, router).await });
+        let client = Client::new(&SystemName::parse("shop").unwrap());
+        let (_watcher, mut view) = Watcher::start(client, voters);
+        let leads = |name| {
+            move |view: &LeaderView| view.leader.as_ref().is_some_and(|l| l.as_str() == name)
+        };
+        view.wait_for(leads("a1")).await.unwrap();
+        *said.lock().unwrap() = report("b1", 2);
+        let elected = Instant::now();
+        view.wait_for(leads("b1")).await.unwrap();
+        assert!(elected.elapsed() < Duration::from_secs(1), "{:?}", elected.elapsed());
+        assert_eq!(view.borrow().term, 2);
+        server.abort();
+    }
 }

@@ -10,6 +10,7 @@ mod response;
 mod target;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -20,6 +21,7 @@ use axum::routing::{get, post};
 use evenkeel_consensus::command::{Answer, Command, Query, Space};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::client::{EXECUTE_PATH, LEADER_PATH};
 use crate::executor::Executor;
@@ -30,6 +32,8 @@ use target::Parameters;
 
 /// Longest value in bytes.
 pub(crate) const VALUE_MAX: usize = 1 << 20;
+/// Time for a request's body to arrive: a client that is no more must not hold its place for ever.
+const BODY_TIME: Duration = Duration::from_secs(30);
 /// Requests that are worked on at once; more are refused.
 const REQUESTS_MAX: usize = 512;
 
@@ -109,7 +113,7 @@ async fn put_key(State(api): State<Arc<Api>>, request: Request) -> Response {
         let expect = Conditions::parse_write(request.headers())?;
         let idempotency = headers::idempotency_key(request.headers())?;
         let _permit = api.admit()?;
-        let value = read_body(request.into_body()).await?;
+        let value = read_body(request.into_body(), BODY_TIME).await?;
         let space = Space::User;
         Reply::to_change(
             &api.change(Command::Put { space, key, value, expect, idempotency }).await?,
@@ -144,10 +148,43 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
     api.respond(Ok(Reply::health(healthy, &body)))
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    match Limited::new(body, VALUE_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::from(Failure::TooLarge)),
-        Err(_) => Err(Refusal::bad("bad-body", "the request's body ended early".to_owned())),
+async fn read_body(body: Body, longest: Duration) -> Result<Bytes, Refusal> {
+    let bad = |message: &str| Refusal::bad("bad-body", message.to_owned());
+    match timeout(longest, Limited::new(body, VALUE_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::from(Failure::TooLarge)),
+        Ok(Err(_)) => Err(bad("the request's body ended early")),
+        Err(_) => Err(bad("the request's body did not arrive in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn check(sent: &str, expected: &str) {
+        let echo = |body: Body| async {
+            let read = read_body(body, Duration::from_millis(50)).await;
+            read.unwrap_or_else(|_| Bytes::from_static(b"given up"))
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let router = Router::new().route("/", post(echo));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let head = "POST / HTTP/1.1\r\nhost: a1\r\nconnection: close\r\ncontent-length: 5\r\n\r\n";
+        client.write_all(format!("{head}{sent}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(expected), "{answer}");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_is_given_up() {
+        check("value", "value").await;
+        check("val", "given up").await;
     }
 }

@@ -7,8 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
 
-use super::{Api, VALUE_MAX};
+use super::{Api, BODY_TIME, VALUE_MAX};
 use crate::client::{FORMAT, FORMAT_HEADER, HOPS_HEADER, LeaderReport, SYSTEM_HEADER, wire};
 use crate::failure::Failure;
 
@@ -37,7 +38,8 @@ pub(super) async fn execute(State(api): State<Arc<Api>>, request: Request) -> Re
     }
     let hops = request.headers().get(HOPS_HEADER);
     let hops = hops.and_then(|hops| hops.to_str().ok()?.parse().ok()).unwrap_or(u8::MAX);
-    let Ok(body) = Limited::new(request.into_body(), REQUEST_MAX).collect().await else {
+    let body = timeout(BODY_TIME, Limited::new(request.into_body(), REQUEST_MAX).collect());
+    let Ok(Ok(body)) = body.await else {
         return plain(StatusCode::BAD_REQUEST, "the request is incomplete or too long".to_owned());
     };
     let Some((request, stale)) = wire::decode_request(body.to_bytes()) else {

@@ -272,16 +272,15 @@ impl HostLoop {
             Some(controller) => controller.hosts().states(now),
             None => self.leader.hosts.clone(),
         };
+        let report = |host: &HostName| self.controller.as_ref()?.hosts().report(host);
         let status = |host: &HostName| HostStatus {
             state: states.get(host).copied(),
             round_trip: match reachable.get(host) {
                 Some(round_trip) => *round_trip,
                 None => Some(Duration::ZERO),
             },
-            disk_ok: match &self.controller {
-                Some(leader) => leader.hosts().report(host).is_none_or(|report| report.disk_ok),
-                None => true,
-            },
+            disk_ok: report(host).is_none_or(|report| report.disk_ok),
+            gateway_up: report(host).is_none_or(|report| report.gateway_up),
         };
         self.settings.system.hosts.keys().map(|host| (host.clone(), status(host))).collect()
     }

@@ -55,6 +55,8 @@ pub struct HostStatus {
     /// Whether its disk takes what it must store. Only the leader knows; taken for granted
     /// elsewhere.
     pub disk_ok: bool,
+    /// Whether its gateway answers, with the same restriction.
+    pub gateway_up: bool,
 }
 
 /// A process of this host.

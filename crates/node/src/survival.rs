@@ -41,7 +41,9 @@ pub fn judge(system: &System, status: &Status) -> Survival {
     // A voter that can store nothing is no help to a majority.
     let full = status.hosts.iter().filter(|(_, seen)| !seen.disk_ok);
     let full = full.map(|(host, _)| Component::Voter(host.clone()));
-    let lost: BTreeSet<Component> = down.chain(full).collect();
+    let gateways = status.hosts.iter().filter(|(_, seen)| !seen.gateway_up);
+    let gateways = gateways.map(|(host, _)| Component::Gateway(host.clone()));
+    let lost: BTreeSet<Component> = down.chain(full).chain(gateways).collect();
     let assessment = assess_placed(system, &placement, &lost);
     let reasons: Vec<&str> =
         assessment.findings.iter().map(|finding| finding.message.as_str()).collect();
@@ -50,4 +52,75 @@ pub fn judge(system: &System, status: &Status) -> Survival {
 
 fn is_up(status: &Status, host: &evenkeel_model::name::HostName) -> bool {
     status.hosts.get(host).and_then(|host| host.state) == Some(HostState::Up)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use evenkeel_model::instance::{Instance, InstanceId};
+    use evenkeel_model::name::HostName;
+    use evenkeel_node_core::status::{HostStatus, InstanceStatus};
+
+    use super::*;
+
+    const FILE: &str = r#"
+        system = "shop"
+        survive = "host"
+        [region.fra]
+        zones = { a = { a1 = "127.0.0.1", a2 = "127.0.0.2", a3 = "127.0.0.3" } }
+        [service.web]
+        command = ["web", "${PORT}"]
+        replicas = 2
+        [gateway.public]
+        listen = ":8080"
+        routes = [{ path = "/", to = "web" }]
+    "#;
+
+    /// Two replicas, all hosts up, and gateways on some of them.
+    fn check(gateways: &[&str], expected: bool) {
+        let system = evenkeel_system_file::parse(FILE).unwrap().system;
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let seen = |name: &HostName| HostStatus {
+            state: Some(HostState::Up),
+            round_trip: Some(Duration::ZERO),
+            disk_ok: true,
+            gateway_up: gateways.contains(&name.as_str()),
+        };
+        let replica = |id: &str, on: &str| InstanceStatus {
+            instance: Instance {
+                id: InstanceId::parse(id).unwrap(),
+                host: host(on),
+                port: 20_000,
+                phase: InstancePhase::Serving,
+            },
+            state: Some(InstanceState::Ready),
+            last_error: None,
+        };
+        let status = Status {
+            host: host("a1"),
+            leader: Some(host("a1")),
+            is_leader: true,
+            term: 1,
+            leader_contact: Some(Duration::ZERO),
+            plan: None,
+            routes_generation: 1,
+            hosts: system.hosts.keys().map(|name| (name.clone(), seen(name))).collect(),
+            processes: Vec::new(),
+            instances: vec![replica("web-1", "a1"), replica("web-2", "a2")],
+            redundancy: None,
+            disk_error: None,
+            stopping: false,
+        };
+        let survival = judge(&system, &status);
+        assert_eq!(survival.goal_met, expected, "{gateways:?}: {survival:?}");
+    }
+
+    #[test]
+    fn a_gateway_that_does_not_run_is_lost() {
+        check(&["a1", "a2", "a3"], true);
+        check(&["a1", "a2"], true);
+        check(&["a1"], false);
+        check(&[], false);
+    }
 }

@@ -175,8 +175,9 @@ impl Hands {
             while store.leadership() == leadership {
                 match hands.read_office(&store).await {
                     Ok(plan) => {
-                        let Leadership { leader, term } = leadership;
-                        return hands.tell(Event::Role { leader, term, plan }).await;
+                        let outcome = Outcome::Office(leadership, plan);
+                        // The loop has ended: nobody is left to be told.
+                        return drop(hands.outcomes.send(outcome).await);
                     }
                     Err(reason) => {
                         tracing::info!(reason, "this host leads but can't read the plan yet")

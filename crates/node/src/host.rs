@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::log::Space;
 use evenkeel_coordinator::options::RoundTrips;
 use evenkeel_model::name::HostName;
@@ -55,6 +56,8 @@ pub struct Inlets {
 pub enum Outcome {
     /// A fact for node-core.
     Event(Box<Event>),
+    /// This host leads, and the store holds this plan.
+    Office(Leadership, Option<Plan>),
     /// The digest of the replicated system file, as the leader told it.
     SystemDigest(String),
     /// The system file in force was replaced on this host's disk.
@@ -174,6 +177,13 @@ impl Host {
     fn handle_outcome(&mut self, outcome: Outcome) -> Option<Ending> {
         match outcome {
             Outcome::Event(event) => self.core.handle_event(*event, clock::now()),
+            Outcome::Office(leadership, plan) => {
+                // It may have been lost while the plan was read.
+                if self.store.leadership() == leadership {
+                    let Leadership { leader, term } = leadership;
+                    self.core.handle_event(Event::Role { leader, term, plan }, clock::now());
+                }
+            }
             Outcome::SystemDigest(digest) => {
                 if digest != self.system_digest {
                     self.hands.fetch_system(&self.store);

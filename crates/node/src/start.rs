@@ -25,7 +25,7 @@ use evenkeel_node_core::process::ProcessId;
 use evenkeel_node_core::settings::{Adopted, Restored, Settings, Timings};
 use evenkeel_supervisor::protocol::ChildState;
 use evenkeel_supervisor::shims::{ShimEvent, Shims};
-use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::sockopt::{KeepAlive, ReuseAddr, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +44,13 @@ use crate::writer::Writer;
 
 /// Most bytes of the coordinator's log folder.
 const LOG_BYTES_MAX: u64 = 4 << 30;
+
+/// Seconds of silence on a connection after which the other side is asked whether it is there, and
+/// between two such questions.
+const KEEPALIVE_SECONDS: u32 = 10;
+
+/// Questions without an answer after which a connection has ended.
+const KEEPALIVE_MAX: u32 = 3;
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -308,7 +315,8 @@ fn check_addresses(options: &Options, system: &System) -> Result<(), StartError>
     }
 }
 
-/// Opens a listening socket that a restarted node can open again at once.
+/// Opens a listening socket that a restarted node can open again at once. Connections to it whose
+/// other side is no more end by themselves.
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
     let open = || -> io::Result<TcpListener> {
         let family = match address {
@@ -318,6 +326,10 @@ fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Sta
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = nix::sys::socket::socket(family, SockType::Stream, flags, None)?;
         nix::sys::socket::setsockopt(&socket, ReuseAddr, &true)?;
+        nix::sys::socket::setsockopt(&socket, KeepAlive, &true)?;
+        nix::sys::socket::setsockopt(&socket, TcpKeepIdle, &KEEPALIVE_SECONDS)?;
+        nix::sys::socket::setsockopt(&socket, TcpKeepInterval, &KEEPALIVE_SECONDS)?;
+        nix::sys::socket::setsockopt(&socket, TcpKeepCount, &KEEPALIVE_MAX)?;
         nix::sys::socket::bind(
             std::os::fd::AsRawFd::as_raw_fd(&socket),
             &SockaddrStorage::from(address),
@@ -463,4 +475,22 @@ fn routes_writer(folder: &DataFolder, outcomes: mpsc::Sender<Outcome>) -> Writer
 /// Tells two system files apart.
 fn digest(text: &str) -> String {
     format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[test]
+    fn connections_notice_that_the_other_side_is_no_more() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), "a test").unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(getsockopt(&accepted, KeepAlive).unwrap());
+        assert_eq!(getsockopt(&accepted, TcpKeepIdle).unwrap(), KEEPALIVE_SECONDS);
+        drop(client);
+    }
 }

@@ -183,6 +183,7 @@ fn help_to_listen(address: SocketAddr, error: &io::Error) -> String {
 
 /// The system file in force and what to warn of.
 struct Loaded {
+    path: PathBuf,
     system: Arc<System>,
     text: Arc<str>,
     warnings: Vec<String>,
@@ -195,7 +196,7 @@ struct Loaded {
 pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Ending, StartError> {
     let mut loaded = load(&options)?;
     let system = Arc::clone(&loaded.system);
-    let place = find_host(&options, &system)?.clone();
+    let place = find_host(&options, &loaded.path, &system)?.clone();
     check_addresses(&options, &system)?;
     if options.insecure {
         loaded.warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
@@ -288,7 +289,7 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
         let (found, wanted) = (system.name.to_string(), parsed.system.name);
         return Err(OpenError::OtherSystem { folder, found, wanted }.into());
     }
-    Ok(Loaded { system: Arc::new(system), text: text.into(), warnings })
+    Ok(Loaded { path, system: Arc::new(system), text: text.into(), warnings })
 }
 
 fn read(path: &Path) -> Result<String, StartError> {
@@ -296,11 +297,15 @@ fn read(path: &Path) -> Result<String, StartError> {
         .map_err(|source| StartError::Read { path: path.to_path_buf(), source })
 }
 
-fn find_host<'a>(options: &Options, system: &'a System) -> Result<&'a Place, StartError> {
+fn find_host<'a>(
+    options: &Options,
+    path: &Path,
+    system: &'a System,
+) -> Result<&'a Place, StartError> {
     let found = system.hosts.values().find(|host| host.name.as_str() == options.host);
     found.ok_or_else(|| StartError::NoHost {
         host: options.host.clone(),
-        path: options.system_file.clone(),
+        path: path.to_path_buf(),
         known: system.hosts.keys().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "),
     })
 }
@@ -492,5 +497,39 @@ mod tests {
         assert!(getsockopt(&accepted, KeepAlive).unwrap());
         assert_eq!(getsockopt(&accepted, TcpKeepIdle).unwrap(), KEEPALIVE_SECONDS);
         drop(client);
+    }
+
+    const FILE: &str = r#"
+        system = "shop"
+        survive = "process"
+        [region.fra]
+        zones = { a = { HOST = "127.0.0.1" } }
+        [service.web]
+        command = ["web", "${PORT}"]
+        replicas = 2
+        [gateway.public]
+        listen = ":8080"
+        routes = [{ path = "/", to = "web" }]
+    "#;
+
+    #[test]
+    fn a_host_is_looked_for_in_the_file_in_force() {
+        let data = std::env::temp_dir().join(format!("evenkeel-start-{}", std::process::id()));
+        std::fs::create_dir_all(&data).unwrap();
+        let given = data.join("given.toml");
+        std::fs::write(&given, FILE.replace("HOST", "a1")).unwrap();
+        std::fs::write(data.join("system.toml"), FILE.replace("HOST", "b1")).unwrap();
+        let options = Options {
+            system_file: given,
+            host: "a1".to_owned(),
+            data: data.clone(),
+            insecure: false,
+            program: PathBuf::new(),
+        };
+        let loaded = load(&options).unwrap();
+        let refused = find_host(&options, &loaded.path, &loaded.system).unwrap_err().to_string();
+        let path = data.join("system.toml").display().to_string();
+        assert_eq!(refused, format!("there is no host `a1` in `{path}`, which has `b1`"));
+        std::fs::remove_dir_all(&data).unwrap();
     }
 }

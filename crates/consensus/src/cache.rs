@@ -84,8 +84,20 @@ impl LogCache {
         self.snapshot = None;
     }
 
+    /// Forgets the entries up to `index`, but for a tail of at most so many entries and bytes.
+    pub(crate) fn compact_to_tail(&mut self, index: u64, entries_max: u64, bytes_max: usize) {
+        let Ok(place) = self.find(index) else { return };
+        let mut bytes = 0;
+        let tail = self.entries.iter().take(place + 1).rev().take_while(|entry| {
+            bytes += entry.data.len();
+            entry.index + entries_max > index && bytes <= bytes_max
+        });
+        let tail = tail.count() as u64;
+        self.compact(index - tail);
+    }
+
     /// Forgets the entries up to `through`.
-    pub(crate) fn compact(&mut self, through: u64) {
+    fn compact(&mut self, through: u64) {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.index <= through) {
             self.before = Position { index: entry.index, term: entry.term };
         }

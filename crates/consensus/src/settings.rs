@@ -51,8 +51,10 @@ pub struct Limits {
     pub compact_entries: u64,
     /// … or after this many bytes of entries, or as many as the key space holds, if that is more.
     pub compact_bytes: usize,
-    /// How many entries before a snapshot are kept for followers that are a little behind.
+    /// How many entries before a snapshot are kept for followers that are a little behind …
     pub tail_entries: u64,
+    /// … unless they take more than this many bytes together.
+    pub tail_bytes: usize,
 }
 
 impl Limits {
@@ -66,6 +68,7 @@ impl Limits {
         compact_entries: 10_000,
         compact_bytes: 4 << 20,
         tail_entries: 1000,
+        tail_bytes: 4 << 20,
     };
 }
 

@@ -377,6 +377,21 @@ fn a_crash_between_a_snapshot_and_its_log_leaves_no_old_log_behind() {
 }
 
 #[test]
+fn a_log_of_long_values_is_compacted_by_its_bytes() {
+    let limits = Limits { compact_bytes: 1000, tail_bytes: 500, ..Limits::STANDARD };
+    let mut group = Group::with_limits(3, limits);
+    let leader = group.elect();
+    let value = "v".repeat(100);
+    for _ in 0..100 {
+        group.execute(leader, put("k", &value));
+    }
+    for (id, member) in &group.members {
+        let kept: usize = member.records.iter().map(Vec::len).sum();
+        assert!(kept < 3000, "member {id:?} keeps {kept} bytes");
+    }
+}
+
+#[test]
 fn all_members_restart_from_their_disks() {
     let mut group = Group::new(3);
     let leader = group.elect();

@@ -13,7 +13,7 @@ use crate::cache::Position;
 use crate::command::{Answer, Space};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Snapshot, Vote};
-use crate::settings::{Defect, MemberId};
+use crate::settings::{Defect, Limits, MemberId};
 use crate::wire::command::decode_command;
 use crate::wire::message::encode_message;
 
@@ -302,12 +302,11 @@ impl Replica {
         }
         self.saves.under_way = None;
         self.saves.index = self.saves.index.max(index);
-        let before = self.raft.store().before().index;
-        self.raft.mut_store().compact(index.saturating_sub(self.limits.tail_entries));
+        let Limits { tail_entries, tail_bytes, .. } = self.limits;
+        self.raft.mut_store().compact_to_tail(index, tail_entries, tail_bytes);
         let through = self.raft.store().before().index;
-        if through > before {
-            self.actions.push_back(Action::Compact { through });
-        }
+        // Also when the log stays as it is: older snapshots are no longer needed.
+        self.actions.push_back(Action::Compact { through });
     }
 }
 

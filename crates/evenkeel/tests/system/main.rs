@@ -118,8 +118,12 @@ fn run_all(world: &World, filter: &str) -> ExitCode {
             failed.push("left-over");
         }
     }
-    println!("{passed} passed, {} failed {}", failed.len(), failed.join(" "));
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{passed} passed, {} failed", failed.len());
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("failed: {}", failed.join(" "));
+    ExitCode::FAILURE
 }
 
 /// Runs a case and returns whether it passed. One that fails takes the system with it.

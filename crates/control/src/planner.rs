@@ -51,6 +51,11 @@ impl<'a> Inventory<'a> {
         self.hosts.get(host).filter(|view| view.up)?.report
     }
 
+    /// Returns whether a host says that its disk is full: it then follows no new plan.
+    fn is_full(&self, host: &HostName) -> bool {
+        self.report(host).is_some_and(|report| !report.disk_ok)
+    }
+
     /// Returns whether a replica's host is up and says that the replica is ready.
     #[must_use]
     pub fn is_ready(&self, instance: &Instance) -> bool {
@@ -123,6 +128,7 @@ fn plan_service(
     let hosts: Vec<&Host> =
         service_hosts(system).into_iter().filter(|host| inventory.is_up(&host.name)).collect();
     remove_port_losers(inventory, service, plan);
+    remove_unstarted(inventory, service, &hosts, plan);
     let given_up = remove_hopeless(inventory, service, &hosts, plan);
     let request = request(inventory, service, hosts, moves_max, plan);
     let choice = place(&request);
@@ -157,6 +163,27 @@ fn remove_port_losers(inventory: &Inventory<'_>, service: &Service, plan: &mut P
                 report.ports_taken.contains(&instance.port) && !report.is_ready(&instance.id)
             });
         !lost
+    });
+}
+
+/// Removes replicas that cannot start because their host's disk has no room for the plan, if
+/// another host's has.
+fn remove_unstarted(
+    inventory: &Inventory<'_>,
+    service: &Service,
+    hosts: &[&Host],
+    plan: &mut Plan,
+) {
+    if hosts.iter().all(|host| inventory.is_full(&host.name)) {
+        return;
+    }
+    plan.instances.retain(|instance| {
+        let unstarted = instance.id.service == service.name
+            && inventory.is_full(&instance.host)
+            && inventory
+                .report(&instance.host)
+                .is_some_and(|report| report.instance(&instance.id).is_none());
+        !unstarted
     });
 }
 
@@ -214,8 +241,10 @@ fn request<'a>(
     let exclusive = service.port != ServicePort::FromRange;
     let occupied = plan.of_service(&service.name).map(|instance| instance.host.clone());
     let settled = |host: &&&Host| inventory.hosts.get(&host.name).is_some_and(|view| view.settled);
-    let avoids =
-        |host: &&&Host| plan.avoided.contains_key(&(service.name.clone(), host.name.clone()));
+    let avoids = |host: &&&Host| {
+        plan.avoided.contains_key(&(service.name.clone(), host.name.clone()))
+            || inventory.is_full(&host.name)
+    };
     Request {
         replicas: service.replicas,
         exclusive,

@@ -49,5 +49,6 @@ golden! {
     leader_paused
     plan_lost
     disk_full_at_start
+    disk_full
     stop
 }

@@ -23,6 +23,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, getegid, geteuid, pipe2};
 
@@ -94,17 +95,41 @@ pub fn enter(listeners: Vec<TcpListener>) -> io::Result<Entered> {
     let before = SigSet::thread_get_mask()?;
     watched.thread_block()?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC)?;
+    let terminal = Terminal::remember();
     let is_root = geteuid() == Uid::from_raw(0);
     let ways = [Isolation::Root, Isolation::User];
     let mut reason = String::new();
     for way in ways.iter().filter(|way| is_root || **way == Isolation::User) {
         match start(way, &listeners)? {
-            Ok(init) => return Ok(Entered::Left(wait(init, init, &signals)?)),
+            Ok(init) => {
+                let code = wait(init, init, &signals);
+                terminal.restore();
+                return Ok(Entered::Left(code?));
+            }
             Err(why) => reason = why,
         }
     }
     before.thread_set_mask()?;
     Ok(Entered::Inside(World { isolation: Isolation::None { reason }, listeners }))
+}
+
+/// The terminal as it was before the command inside could change it: killed, that one leaves it raw.
+struct Terminal(Option<Termios>);
+
+impl Terminal {
+    fn remember() -> Self {
+        Self(tcgetattr(io::stdin()).ok())
+    }
+
+    fn restore(&self) {
+        // Setting it without need would stop a command in the background.
+        if let Some(before) = &self.0
+            && tcgetattr(io::stdin()).is_ok_and(|now| now != *before)
+            && let Err(error) = tcsetattr(io::stdin(), SetArg::TCSANOW, before)
+        {
+            tracing::warn!(%error, "the terminal stays as it is: type `reset`");
+        }
+    }
 }
 
 /// Returns whether this process runs inside a world: the command has then begun outside before.

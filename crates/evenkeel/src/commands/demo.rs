@@ -25,6 +25,9 @@ use crate::show;
 /// Ports tried for the browser, from the wanted one on.
 const PORTS_TRIED: u16 = 32;
 
+/// Exit code of a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 /// What the two commands differ in.
 struct Course {
     file: Option<PathBuf>,
@@ -111,7 +114,12 @@ fn run(course: Course) -> Outcome {
         Some(_) | None => Vec::new(),
     };
     let world = match world::enter(listeners).context("make a world for the lab")? {
-        Entered::Left(code) => return Ok(code),
+        Entered::Left(code) => {
+            if code == ExitCode::from(INTERRUPTED) {
+                show::say("\nended early; nothing of it is left");
+            }
+            return Ok(code);
+        }
         Entered::Inside(world) => world,
     };
     logs::start(Place::default(), LogFormat::Text);

@@ -183,9 +183,18 @@ fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Asks for more processor time for the calling thread than others get, as far as allowed: root
-/// only, as a rule.
+/// Lets the calling thread run before all others, as far as allowed: root only, as a rule. A
+/// priority within the session alone (`nice`) would not do: the kernel shares the processors among
+/// sessions first, and each host is a session of its own.
 pub(crate) fn prefer_this_thread() {
-    // SAFETY: setpriority(2) touches no memory; 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+    // A child of this thread starts as an ordinary one.
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: sched_setscheduler(2) reads `parameters`, which outlives the call; 0 is the calling
+    // thread.
+    let refused = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } != 0;
+    if refused {
+        // SAFETY: setpriority(2) touches no memory; 0 is the calling thread.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+    }
 }

@@ -360,10 +360,15 @@ impl Replica {
     }
 
     fn take_message(&mut self, bytes: Vec<u8>, now: Timestamp) {
-        let Ok(message) = decode_message(bytes, self.member, &self.voters) else {
+        let Ok(mut message) = decode_message(bytes, self.member, &self.voters) else {
             self.counters.rejected_messages += 1;
             return;
         };
+        // The leader remembers what this member had. One that begins anew, because its log was
+        // damaged, has less, and Raft takes that for a fault that must end the process.
+        if message.msg_type == MessageType::MsgHeartbeat {
+            message.commit = message.commit.min(self.raft.raft.raft_log.last_index());
+        }
         // A member without its state must not call an election.
         if self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow {
             return;

@@ -352,6 +352,26 @@ fn a_follower_far_behind_gets_a_snapshot() {
 }
 
 #[test]
+fn a_follower_that_lost_everything_is_sent_everything() {
+    for writes in [10, 100] {
+        let mut group = Group::new(3);
+        let leader = group.elect();
+        let empty = follower_of(leader);
+        for number in 0..writes {
+            group.execute(leader, put(&format!("k{number}"), "v"));
+        }
+        group.run(Duration::from_secs(1));
+        group.start(empty, Vec::new(), None).unwrap();
+        group.handle(leader, Event::Unreachable { member: empty });
+        group.run(Duration::from_secs(1));
+        group.execute(leader, put("after", "v"));
+        group.run(Duration::from_secs(1));
+        assert!(group.members[&leader].replica.is_leader());
+        assert_eq!(group.members[&empty].replica.keys(), group.members[&leader].replica.keys());
+    }
+}
+
+#[test]
 fn a_crash_between_a_snapshot_and_its_log_leaves_no_old_log_behind() {
     let mut group = Group::new(3);
     let leader = group.elect();

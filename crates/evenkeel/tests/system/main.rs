@@ -46,6 +46,7 @@ const GROUPS: [Group; 4] = [
             ("node-killed", processes::a_killed_node_disturbs_nobody),
             ("leader-killed", processes::a_killed_leader_is_replaced),
             ("down", processes::down_leaves_nothing),
+            ("damaged-plan", damage::a_damaged_plan_costs_one_step),
             ("cold-start", coldstart::a_host_starts_alone),
         ],
     },
@@ -54,7 +55,6 @@ const GROUPS: [Group; 4] = [
         cases: &[
             ("ipv6", keys::gateways_answer_over_ipv6),
             ("differing-file", status::the_replicated_file_wins),
-            ("damaged-plan", damage::a_damaged_plan_costs_one_step),
             ("damaged-log", damage::a_damaged_log_is_refused),
             ("damaged-snapshot", damage::a_damaged_snapshot_is_refused),
         ],

@@ -30,6 +30,8 @@ pub(crate) fn a_killed_node_disturbs_nobody(rig: &mut Rig) {
     let rig = &*rig;
     let (answers, failures) = std::thread::scope(|scope| {
         let client = scope.spawn(|| ask_until(rig, &host, &over));
+        // Also when something fails: the client is waited for.
+        let end = SetOnDrop(&over);
         let killed = rig.kill_node(&host);
         let after = eventually("another node supervises the host", || {
             let node = rig.node(&host).filter(|node| *node != killed);
@@ -38,11 +40,19 @@ pub(crate) fn a_killed_node_disturbs_nobody(rig: &mut Rig) {
         });
         assert_eq!(after, before, "the processes of {host}");
         rig.wait_until_complete();
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         client.join().unwrap()
     });
     assert!(answers > 20, "only {answers} requests were answered");
     assert_eq!(failures, Vec::<String>::new());
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Reads and writes through a host's gateway, and returns how many were answered and what failed.

@@ -332,7 +332,7 @@ impl Driver {
         let others = self.others.iter().map(|voter| &voter.host);
         let Some(wanted) = Timings::for_round_trips(round_trips, others) else { return };
         if self.timings.is_off(wanted) {
-            tracing::info!(
+            tracing::debug!(
                 heartbeat_ms = wanted.heartbeat.as_millis(),
                 election_min_ms = wanted.election_min.as_millis(),
                 "adapted to the measured round trips"

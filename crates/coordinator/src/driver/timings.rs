@@ -27,10 +27,10 @@ impl Timings {
     pub(crate) const FIRST: Self =
         Self { heartbeat: HEARTBEAT_MIN, election_min: Duration::from_millis(300) };
 
-    /// Returns the timings for the round trips to the other voters: the heartbeat at least the
-    /// slowest voter's 90th percentile, the election timeout at least ten median round trips and
-    /// five heartbeats. A host that was paused answers one probe very late: that must not make
-    /// the others patient with the next leader that falls silent.
+    /// Returns the timings for the round trips to the other voters. The heartbeat is the slowest
+    /// voter's 90th percentile, the election timeout at least ten median round trips and five
+    /// heartbeats. A host that was paused answers one probe very late: that must not make the
+    /// others patient with the next leader that falls silent.
     pub(crate) fn for_round_trips<'a>(
         round_trips: &RoundTrips,
         others: impl IntoIterator<Item = &'a HostName>,
@@ -41,7 +41,8 @@ impl Timings {
             Some((median.max(trip.median), p90.max(trip.p90)))
         });
         let (median, p90) = slowest?;
-        let heartbeat = HEARTBEAT_MIN.max(p90).min(ELECTION_MAX / 5);
+        // What is far beyond the median is a busy host, not a slow network.
+        let heartbeat = HEARTBEAT_MIN.max(p90.min(2 * median)).min(ELECTION_MAX / 5);
         let election_min = ELECTION_MIN.max(10 * median).max(5 * heartbeat).min(ELECTION_MAX);
         Some(Self { heartbeat, election_min })
     }
@@ -78,7 +79,8 @@ mod tests {
         check(&[("client", 900, 900)], None);
         check(&[("b", 0, 1), ("client", 900, 900)], Some((50, 250)));
         check(&[("b", 10, 12), ("c", 40, 45)], Some((50, 400)));
-        check(&[("b", 10, 150), ("c", 40, 45)], Some((150, 750)));
+        check(&[("b", 10, 70), ("c", 40, 45)], Some((70, 400)));
+        check(&[("b", 10, 900), ("c", 40, 45)], Some((80, 400)));
         check(&[("b", 4000, 9000)], Some((1000, 5000)));
     }
 

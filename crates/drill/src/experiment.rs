@@ -147,7 +147,8 @@ impl<'a> Drill<'a> {
             }
         }
         self.look_back(&mut rows)?;
-        Ok(Report { survive: self.bench.lab.system().goal, rows })
+        let not_made = planned.len() - rows.len();
+        Ok(Report { survive: self.bench.lab.system().goal, rows, not_made })
     }
 
     /// Makes one experiment; `None` when it cannot be made or is an expected outage.

@@ -39,6 +39,8 @@ pub struct Report {
     pub survive: SurvivalGoal,
     /// The experiments, in the order in which they were made.
     pub rows: Vec<Row>,
+    /// How many more were planned but could not be made here, or not without an expected outage.
+    pub not_made: usize,
 }
 
 /// Returns the word for a prediction or an observation.
@@ -165,7 +167,7 @@ pub(crate) mod tests {
     #[test]
     fn the_report_has_exactly_the_promised_fields() {
         let rows = vec![row(Duration::from_millis(1180))];
-        let report = Report { survive: SurvivalGoal::Region, rows };
+        let report = Report { survive: SurvivalGoal::Region, rows, not_made: 0 };
         let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         let expected = serde_json::json!({
             "survive": "region",

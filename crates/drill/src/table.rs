@@ -81,9 +81,13 @@ pub fn sentence(report: &Report) -> String {
         Verdict::Invalid => "some experiments prove nothing",
         Verdict::Fail => "the promise was broken",
     };
+    let not_made = match report.not_made {
+        0 => String::new(),
+        count => format!(" ({count} more were not made, see above)"),
+    };
     format!(
-        "survive = \"{}\": {judged}. {survived} of {} faults survived, {lost} acknowledged writes lost \
-         in {operations} operations, longest gap of any client {}.",
+        "survive = \"{}\": {judged}. {survived} of {} faults survived{not_made}, {lost} acknowledged \
+         writes lost in {operations} operations, longest gap of any client {}.",
         report.survive,
         report.rows.len(),
         time(gap)
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn a_table_shows_budgets_reasons_and_commands() {
         let rows = vec![row(Duration::from_millis(1180)), row(Duration::from_millis(2345))];
-        let report = Report { survive: SurvivalGoal::Region, rows };
+        let report = Report { survive: SurvivalGoal::Region, rows, not_made: 3 };
         let text = render(&report, Colours::None);
         let expected = "\
 fault  target      predicted  observed  failed  lost     longest gap        detected  recovered          full redundancy     verdict
@@ -186,6 +190,8 @@ kill-host: longest gap 2345 ms, the limit is 2000 ms
         let red = render(&report, Colours::Ansi);
         assert!(red.contains("\x1b[31mkill"), "{red}");
         let sentence = sentence(&report);
-        assert!(sentence.contains("the promise was broken. 2 of 2 faults survived"), "{sentence}");
+        let expected =
+            "the promise was broken. 2 of 2 faults survived (3 more were not made, see above)";
+        assert!(sentence.contains(expected), "{sentence}");
     }
 }

@@ -77,7 +77,10 @@ pub struct InstanceLine {
     pub service: String,
     /// Its host.
     pub host: String,
-    /// `ready` when it takes requests; absent when not known.
+    /// `serving`, or `draining` when it is about to go.
+    #[serde(default)]
+    pub phase: String,
+    /// `ready` when it passes its health check; absent when not known.
     #[serde(default)]
     pub state: Option<String>,
 }
@@ -141,8 +144,10 @@ impl Status {
     /// Returns the replicas that take requests.
     #[must_use]
     pub fn ready(&self) -> Vec<(InstanceId, HostName)> {
-        let ready =
-            self.instances.iter().filter(|instance| instance.state.as_deref() == Some("ready"));
+        let takes_requests = |instance: &&InstanceLine| {
+            instance.phase != "draining" && instance.state.as_deref() == Some("ready")
+        };
+        let ready = self.instances.iter().filter(takes_requests);
         ready
             .filter_map(|instance| {
                 let id = InstanceId::parse(&instance.id).ok()?;
@@ -181,7 +186,8 @@ pub(crate) mod tests {
              {"id":"web-1","service":"web","host":"fra-1","port":20000,"phase":"serving","state":"ready"},
              {"id":"web-2","service":"web","host":"fra-2","port":20000,"phase":"serving","state":"ready"},
              {"id":"web-3","service":"web","host":"ams-1","port":20000,"phase":"serving","state":"ready"},
-             {"id":"web-4","service":"web","host":"ams-2","port":20000,"phase":"serving","state":"starting"}],
+             {"id":"web-4","service":"web","host":"ams-2","port":20000,"phase":"serving","state":"starting"},
+             {"id":"web-5","service":"web","host":"ams-2","port":20001,"phase":"draining","state":"ready"}],
             "events":[{"at_ns":5,"kind":"leader-changed","subject":"fra-1","text":"fra-1 leads"}],
             "source":"leader","age_ms":0}"#,
         )

@@ -25,4 +25,4 @@ pub mod replica;
 pub mod restore;
 pub mod settings;
 mod timer;
-mod wire;
+pub mod wire;

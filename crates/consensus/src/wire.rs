@@ -44,6 +44,14 @@ pub(crate) struct Entry {
     pub(crate) data: Bytes,
 }
 
+/// Returns whether the bytes of an [`Action::Send`](crate::replica::Action::Send) carry entries or a
+/// snapshot, which take room on the disk of whoever takes them in. Votes, heartbeats and answers do
+/// not.
+#[must_use]
+pub fn carries_entries(message: &[u8]) -> bool {
+    message::carries_entries(message)
+}
+
 /// A snapshot, on the network and on disk.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Snapshot {

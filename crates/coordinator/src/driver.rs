@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use evenkeel_consensus::command::{Answer, Command, Query, RequestId};
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::settings::MemberId;
+use evenkeel_consensus::wire::carries_entries;
 use evenkeel_model::name::HostName;
 use evenkeel_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,8 +35,6 @@ const BATCH_MAX: usize = 512;
 const LATE: Duration = Duration::from_millis(20);
 /// Time between two tries to hand leadership to a voter whose disk has space.
 const HANDOVER_EVERY: Duration = Duration::from_secs(2);
-/// A message of more bytes carries entries. Votes, heartbeats and their answers are shorter.
-const ENTRIES_FROM: usize = 128;
 
 /// What a driver is asked.
 #[derive(Debug)]
@@ -246,7 +245,7 @@ impl Driver {
             // Without space, entries would fill the reserve that votes need. The leader sends
             // them again.
             Incoming::Message(message)
-                if self.space == Space::Full && message.len() >= ENTRIES_FROM => {}
+                if self.space == Space::Full && carries_entries(&message) => {}
             Incoming::Message(message) => self.handle(Event::Message(message)),
             Incoming::Unreachable(member) => self.handle(Event::Unreachable { member }),
             Incoming::BulkSent { to, ok } => self.handle(Event::SnapshotSent { member: to, ok }),

@@ -1,6 +1,7 @@
 //! What members say to each other.
 
-use prost::bytes::Bytes;
+use prost::bytes::{Buf as _, Bytes};
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use raft::eraftpb::{self, MessageType};
 
 use super::{decode, encode};
@@ -9,6 +10,10 @@ use crate::log::DecodeError;
 use crate::settings::MemberId;
 
 const WHAT: &str = "message";
+
+/// The tags of what takes room on the receiver's disk.
+const ENTRIES_TAG: u32 = 7;
+const SNAPSHOT_TAG: u32 = 10;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireMessage {
@@ -203,6 +208,22 @@ fn raft_snapshot(
     Ok(snapshot)
 }
 
+/// Returns whether a message holds entries or a snapshot, without copying them. Foreign bytes hold
+/// nothing: they are refused where they are decoded.
+pub(crate) fn carries_entries(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(1..).unwrap_or_default();
+    while rest.has_remaining() {
+        let Ok((tag, wire_type)) = decode_key(&mut rest) else { return false };
+        if matches!(tag, ENTRIES_TAG | SNAPSHOT_TAG) {
+            return true;
+        }
+        if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
+            return false;
+        }
+    }
+    false
+}
+
 /// Puts a message into words, for a person who reads a transcript.
 pub(crate) fn describe_message(bytes: &[u8]) -> String {
     let Ok(wire) = decode::<WireMessage>(&Bytes::copy_from_slice(bytes), WHAT) else {
@@ -234,5 +255,50 @@ pub(crate) fn describe_message(bytes: &[u8]) -> String {
         }
         Kind::TimeoutNow => format!("term {term}: call an election now"),
         Kind::Unset => format!("term {term}: unknown kind {}", wire.kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: MessageType, entries: usize, expected: bool) {
+        let entry = eraftpb::Entry { index: 8, term: 3, ..eraftpb::Entry::default() };
+        let mut message = eraftpb::Message {
+            msg_type: kind,
+            // Names of real members are long, an entry may be shorter than one of them.
+            to: u64::MAX,
+            from: u64::MAX - 1,
+            term: 3,
+            index: 7,
+            commit: 7,
+            context: Bytes::from(vec![1; 200]),
+            ..eraftpb::Message::default()
+        };
+        message.set_entries(vec![entry; entries].into());
+        let bytes = encode_message(message).unwrap();
+        assert_eq!(carries_entries(&bytes), expected, "{}", describe_message(&bytes));
+    }
+
+    #[test]
+    fn what_takes_room_is_told_by_its_kind_and_not_by_its_length() {
+        check(MessageType::MsgAppend, 0, false);
+        check(MessageType::MsgAppend, 1, true);
+        check(MessageType::MsgAppend, 30, true);
+        check(MessageType::MsgSnapshot, 0, true);
+        for kind in [
+            MessageType::MsgAppendResponse,
+            MessageType::MsgRequestVote,
+            MessageType::MsgRequestVoteResponse,
+            MessageType::MsgRequestPreVote,
+            MessageType::MsgHeartbeat,
+            MessageType::MsgHeartbeatResponse,
+            MessageType::MsgTimeoutNow,
+        ] {
+            check(kind, 0, false);
+        }
+        for foreign in [&[][..], &[1], &[1, 0xff], &[1, 2]] {
+            assert!(!carries_entries(foreign), "{foreign:?}");
+        }
     }
 }

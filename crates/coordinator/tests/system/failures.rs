@@ -172,3 +172,30 @@ fn one_full_disk_does_not_stop_the_others() {
     let put = system.put(0, "/v1/kv/through-the-full-host", &[], "x");
     assert_eq!(put.status, 201);
 }
+
+#[test]
+fn small_changes_do_not_eat_the_reserve_of_a_full_disk() {
+    let system =
+        System::start_with(3, 0, |host| if host == 0 { 3 * SEGMENT_MIN } else { u64::MAX });
+    let full = system.coordinator(0).space();
+    let mut number = 0;
+    while *full.borrow() == Space::Free {
+        number += 1;
+        assert!(number < 2000, "host 0 never runs full");
+        put_once(&system, 1, &format!("/v1/kv/{number}"));
+    }
+    system.wait_until("another host leads", |system| {
+        (1..3).any(|host| system.coordinator(host).leader().borrow().is_self)
+    });
+    for number in 0..50 {
+        let put = system.put(1, &format!("/v1/kv/s{number}"), &[], "x");
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+    for host in 1..3 {
+        let has_all = |system: &System| system.get(host, "/v1/kv/s49?stale").status == 200;
+        system.wait_until("the others have every change", has_all);
+    }
+    // Each was sent to it on its own, in a message of less than 100 bytes.
+    assert_eq!(system.get(0, "/v1/kv/s0?stale").status, 404);
+    assert_eq!(*full.borrow(), Space::Full);
+}

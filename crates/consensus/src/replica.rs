@@ -1,6 +1,7 @@
 //! The machine: one member of the coordinator.
 
 mod ready;
+mod rejoin;
 mod start;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::settings::{Defect, Limits, MemberId, Settings};
 use crate::timer::Timer;
 use crate::wire::command::encode_command;
 use crate::wire::message::{decode_message, describe_message};
+use rejoin::Rejoin;
 
 /// Something that happened to the member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +117,9 @@ pub enum Action {
         /// The key.
         key: String,
     },
+    /// This member had begun anew, see [`Restored::rejoining`], and holds all again that was
+    /// committed: it need no longer be started so.
+    Rejoined,
     /// Write a snapshot of this member's own state, then tell [`Event::SnapshotSaved`]. In its own
     /// time: no promise waits for it. There is at most one at a time.
     SaveSnapshot {
@@ -210,6 +215,7 @@ pub struct Replica {
     unfinished: Option<Snapshot>,
     saves: Saves,
     told: Role,
+    rejoin: Rejoin,
     counters: Counters,
 }
 
@@ -294,16 +300,20 @@ impl Replica {
     /// Returns when [`Self::handle_timeout`] must next be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.installing.is_none().then(|| self.timer.deadline(&self.raft.raft))
+        self.may_call_election().then(|| self.timer.deadline(&self.raft.raft))
     }
 
     /// Does what is due at `now`; harmless when early. A shell that was paused should hand over
     /// the messages that have arrived first, lest it miss a heartbeat that is already there.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        // A member without its state must not call an election.
-        if self.installing.is_none() {
+        if self.may_call_election() {
             self.timer.fire(&mut self.raft.raft, now);
         }
+    }
+
+    /// A member without its state, or without its promises, must not call an election.
+    const fn may_call_election(&self) -> bool {
+        self.installing.is_none() && !self.rejoin.under_way
     }
 
     /// Returns the next thing to do, until there is none.
@@ -369,8 +379,9 @@ impl Replica {
         if message.msg_type == MessageType::MsgHeartbeat {
             message.commit = message.commit.min(self.raft.raft.raft_log.last_index());
         }
-        // A member without its state must not call an election.
-        if self.installing.is_some() && message.msg_type == MessageType::MsgTimeoutNow {
+        if !self.may_call_election() && message.msg_type == MessageType::MsgTimeoutNow
+            || self.is_beyond_rejoining(&message)
+        {
             return;
         }
         if message.msg_type == MessageType::MsgSnapshot
@@ -379,10 +390,15 @@ impl Replica {
             self.counters.rejected_messages += 1;
             return;
         }
+        self.note_heartbeat(&message);
+        let heartbeat = (message.msg_type == MessageType::MsgHeartbeat).then(|| message.clone());
         self.timer.before_step(&mut self.raft.raft, now);
         // Raft refuses what it cannot use, which is no fault: messages may come late.
         drop(self.raft.step(message));
         self.timer.after_step(&mut self.raft.raft, now);
+        if let Some(heartbeat) = heartbeat {
+            self.maybe_rejoined(&heartbeat, now);
+        }
     }
 
     fn take_proposal(&mut self, request: RequestId, command: Command) {

@@ -14,6 +14,10 @@ pub struct Restored {
     pub snapshot: Option<Snapshot>,
     /// The log: without gaps, and reaching back to the snapshot, or before it, if there is one.
     pub entries: Vec<Entry>,
+    /// Whether this member had a log, lost it, and has not held all again since, see
+    /// [`Action::Rejoined`](crate::replica::Action::Rejoined). It then neither votes nor calls an
+    /// election until a leader that a majority of the others follows has filled it.
+    pub rejoining: bool,
 }
 
 /// Why a member cannot start from what is on its disk, or with its settings.

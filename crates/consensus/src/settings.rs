@@ -84,14 +84,17 @@ pub enum Defect {
     ReadWithoutQuorum,
     /// Entries are acknowledged, but not written.
     EntriesNotPersisted,
+    /// A member that begins anew votes before it holds all again.
+    VotesWhileRejoining,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::VoteNotPersisted,
         Self::ReadyAcknowledgedEarly,
         Self::ReadWithoutQuorum,
         Self::EntriesNotPersisted,
+        Self::VotesWhileRejoining,
     ];
 }

@@ -242,7 +242,7 @@ proptest! {
             .collect();
         let commit = entries.len() as u64;
         let vote = Some(Vote { term: 1, member: None, commit });
-        let mut replica = single(Restored { vote, snapshot: None, entries });
+        let mut replica = single(Restored { vote, entries, ..Restored::default() });
         let request = RequestId(1);
         let command = Command::Put {
             space: Space::User,

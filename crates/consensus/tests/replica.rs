@@ -87,6 +87,15 @@ impl Group {
         Ok(())
     }
 
+    /// Starts a member that has lost all it had.
+    fn begin_anew(&mut self, member: MemberId) {
+        self.start(member, Vec::new(), None).unwrap();
+        let settings = Settings { member, ..self.settings.clone() };
+        let restored = Restored { rejoining: true, ..Restored::default() };
+        let replica = Replica::new(settings, restored, self.now).unwrap();
+        self.members.get_mut(&member).unwrap().replica = replica;
+    }
+
     /// Restarts a member from its disk.
     fn restart(&mut self, member: MemberId) {
         let old = self.members.remove(&member).unwrap();
@@ -139,7 +148,7 @@ impl Group {
                             !matches!(Record::decode(record),
                                 Ok(Record::Entry(entry)) if entry.index <= through)
                         }),
-                        Action::Role { .. } => {}
+                        Action::Role { .. } | Action::Rejoined => {}
                     }
                 }
                 if !member.hold_writes {
@@ -352,8 +361,8 @@ fn a_follower_far_behind_gets_a_snapshot() {
 }
 
 #[test]
-fn a_follower_that_lost_everything_is_sent_everything() {
-    for writes in [10, 100] {
+fn a_follower_that_lost_everything_is_filled_while_nothing_is_written() {
+    for writes in [1, 10, 100] {
         let mut group = Group::new(3);
         let leader = group.elect();
         let empty = follower_of(leader);
@@ -361,14 +370,48 @@ fn a_follower_that_lost_everything_is_sent_everything() {
             group.execute(leader, put(&format!("k{number}"), "v"));
         }
         group.run(Duration::from_secs(1));
-        group.start(empty, Vec::new(), None).unwrap();
-        group.handle(leader, Event::Unreachable { member: empty });
-        group.run(Duration::from_secs(1));
-        group.execute(leader, put("after", "v"));
+        group.begin_anew(empty);
+        assert!(group.members[&empty].replica.is_rejoining());
         group.run(Duration::from_secs(1));
         assert!(group.members[&leader].replica.is_leader());
         assert_eq!(group.members[&empty].replica.keys(), group.members[&leader].replica.keys());
+        assert!(!group.members[&empty].replica.is_rejoining());
     }
+}
+
+#[test]
+fn a_member_that_begins_anew_votes_only_once_a_majority_of_the_others_was_heard() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let empty = follower_of(leader);
+    let other = (1..=3).map(MemberId).find(|id| *id != leader && *id != empty).unwrap();
+    group.execute(leader, put("k", "v"));
+    // The other one may follow a later leader, for all that is known.
+    group.cut.insert(other);
+    group.begin_anew(empty);
+    group.run(Duration::from_secs(2));
+    assert_eq!(group.members[&empty].replica.keys(), group.members[&leader].replica.keys());
+    assert!(group.members[&empty].replica.is_rejoining());
+    // It helps nobody into office, not even one that has everything.
+    group.cut = BTreeSet::from([leader]);
+    group.run(Duration::from_secs(2));
+    assert!([other, empty].iter().all(|id| !group.members[id].replica.is_leader()));
+    group.cut.clear();
+    group.run(Duration::from_secs(2));
+    assert!(!group.members[&empty].replica.is_rejoining());
+    group.cut.insert(leader);
+    group.run(Duration::from_secs(2));
+    assert!([other, empty].iter().any(|id| group.members[id].replica.is_leader()));
+}
+
+#[test]
+fn a_lone_voter_that_lost_its_log_begins_empty() {
+    let mut group = Group::new(1);
+    let leader = group.elect();
+    group.execute(leader, put("k", "v"));
+    group.begin_anew(leader);
+    assert!(!group.members[&leader].replica.is_rejoining());
+    group.elect();
 }
 
 #[test]

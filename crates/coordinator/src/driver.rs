@@ -313,6 +313,10 @@ impl Driver {
                 }
                 Action::SaveSnapshot { snapshot } => self.log.save_snapshot(snapshot),
                 Action::Compact { through } => self.log.compact(through),
+                Action::Rejoined => {
+                    tracing::info!("the lost log is filled again: this host votes");
+                    self.log.rejoined();
+                }
             }
         }
         self.outlets.revision.store(self.replica.keys().revision(), Ordering::Relaxed);

@@ -36,6 +36,9 @@ use crate::critical;
 use housekeeper::{Chore, Housekeeper, Stock};
 use writer::{Job, Outlets, Writer};
 
+/// The file in a log's folder that says that its member lost its log and is being filled again.
+pub const REJOINING: &str = "rejoining";
+
 /// Where a log is and how large it may grow.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -138,6 +141,11 @@ impl Log {
     /// Lets go of entries up to `through`, as far as two snapshots hold them.
     pub fn compact(&self, through: u64) {
         self.chore(Chore::Prune { through });
+    }
+
+    /// Notes that a member that began anew holds all again.
+    pub fn rejoined(&self) {
+        self.chore(Chore::EndRejoining);
     }
 
     /// Writes what is queued and ends the threads.

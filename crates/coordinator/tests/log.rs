@@ -309,6 +309,7 @@ fn a_snapshot_from_the_leader_replaces_the_log() {
         vote: vote(4, 500),
         snapshot: Some(snapshot(500)),
         entries: vec![entry(501, 4, 10)],
+        rejoining: false,
     };
     assert_eq!(opened.restored, expected);
     opened.log.close();

@@ -69,6 +69,8 @@ pub struct Report {
     pub committed: u64,
     /// How many times a host crashed.
     pub crashes: usize,
+    /// How many of them took the disk with them.
+    pub lost_disks: usize,
     /// How many snapshots leaders sent to followers.
     pub snapshots: usize,
 }
@@ -176,6 +178,7 @@ struct World {
     closed: bool,
     invariants: Invariants,
     crashes: usize,
+    lost_disks: usize,
     snapshots: usize,
     transcript: Transcript,
 }
@@ -212,7 +215,7 @@ impl World {
         let mut rng = Rng::from_seed(seed);
         let count = options.hosts.unwrap_or_else(|| if rng.chance(2, 3) { 3 } else { 5 });
         let network = Network::new(count, &mut rng);
-        let habits = Habits::new(&mut rng);
+        let habits = Habits::new(seed, &mut rng);
         let voters: Vec<MemberId> = (1..).map(MemberId).take(count).collect();
         let limits = Limits {
             idempotency_max: 8192,
@@ -251,6 +254,7 @@ impl World {
             closed: false,
             invariants: Invariants::default(),
             crashes: 0,
+            lost_disks: 0,
             snapshots: 0,
             transcript,
         }
@@ -342,6 +346,9 @@ impl World {
         if self.replicas().len() < self.hosts.len() {
             return Err("a member is down after healing".to_owned());
         }
+        if let Some((member, _)) = self.replicas().iter().find(|(_, it)| it.is_rejoining()) {
+            return Err(format!("{member} lost its disk and does not vote yet after healing"));
+        }
         Ok(())
     }
 
@@ -363,6 +370,7 @@ impl World {
             terms: self.invariants.terms(),
             committed: self.invariants.committed(),
             crashes: self.crashes,
+            lost_disks: self.lost_disks,
             snapshots: self.snapshots,
         })
     }

@@ -16,8 +16,8 @@ const USAGE: &str =
   --count    how many seeds, one after the other (default: 1)
   --hosts    how many members or hosts (default: drawn from the seed)
   --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
-             ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted; in the control
-             world PlanNumberIgnored, LeasesNotExtended
+             ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted,
+             VotesWhileRejoining; in the control world PlanNumberIgnored, LeasesNotExtended
 
 Exit status: 0 no seed failed, 1 a seed failed, 2 bad usage.
 ";
@@ -108,13 +108,15 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<String, Box<Failure>> {
         World::Consensus(options) => {
             let report = consensus_world::run(seed, options)?;
             Ok(format!(
-                "{} of {} operations acknowledged, {} entries, {} terms, {} crashes, {} snapshots, \
+                "{} of {} operations acknowledged, {} entries, {} terms, {} crashes, \
+                 {} lost disks, {} snapshots, \
                  digest {:016x}",
                 report.acknowledged,
                 report.operations,
                 report.committed,
                 report.terms,
                 report.crashes,
+                report.lost_disks,
                 report.snapshots,
                 report.digest
             ))

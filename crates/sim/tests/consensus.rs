@@ -8,11 +8,12 @@ use evenkeel_sim::seeds;
 
 /// Runs seeds; `cargo test` runs the ranges of several tests side by side.
 fn check_correct(seeds: Range<u64>) {
-    let (mut crashes, mut terms, mut snapshots) = (0, 0, 0);
+    let (mut crashes, mut lost_disks, mut terms, mut snapshots) = (0, 0, 0, 0);
     for seed in seeds {
         match run(seed, Options::default()) {
             Ok(report) => {
                 crashes += report.crashes;
+                lost_disks += report.lost_disks;
                 terms += report.terms;
                 snapshots += report.snapshots;
             }
@@ -21,12 +22,18 @@ fn check_correct(seeds: Range<u64>) {
     }
     // A storm in which nothing happens proves nothing.
     assert!(crashes > 500 && terms > 400 && snapshots > 30, "{crashes} {terms} {snapshots}");
+    assert!(lost_disks > 20, "{lost_disks}");
 }
 
-/// Returns the first seed that finds a defect.
-fn find(defect: Defect, seeds: Range<u64>) -> Option<u64> {
+/// Checks that a seed finds a defect, by what it breaks: one of `broken`.
+fn check_found(defect: Defect, seeds: Range<u64>, broken: &[&str]) {
     let options = Options { defect: Some(defect), ..Options::default() };
-    seeds.into_iter().find(|seed| run(*seed, options).is_err())
+    let found = seeds.into_iter().any(|seed| {
+        let violation =
+            run(seed, options).map_or_else(|failure| failure.violation, |_| String::new());
+        broken.iter().any(|words| violation.contains(words))
+    });
+    assert!(found, "{defect:?}");
 }
 
 #[test]
@@ -63,22 +70,28 @@ fn a_seed_replays_exactly() {
 
 #[test]
 fn a_vote_that_is_not_persisted_is_found() {
-    assert!(find(Defect::VoteNotPersisted, 0..500).is_some());
+    check_found(Defect::VoteNotPersisted, 0..500, &["both lead in term"]);
 }
 
 #[test]
 fn a_ready_that_is_acknowledged_early_is_found() {
-    assert!(find(Defect::ReadyAcknowledgedEarly, 0..100).is_some());
+    let broken = ["out of range", "without entry", "another entry", "another state"];
+    check_found(Defect::ReadyAcknowledgedEarly, 0..100, &broken);
 }
 
 #[test]
 fn a_read_without_a_quorum_is_found() {
-    assert!(find(Defect::ReadWithoutQuorum, 0..100).is_some());
+    check_found(Defect::ReadWithoutQuorum, 0..100, &["which had ended before", "real-time order"]);
 }
 
 #[test]
 fn entries_that_are_not_persisted_are_found() {
-    assert!(find(Defect::EntriesNotPersisted, 0..20).is_some());
+    check_found(Defect::EntriesNotPersisted, 0..20, &["were committed, but the log ends"]);
+}
+
+#[test]
+fn a_vote_without_memory_is_found() {
+    check_found(Defect::VotesWhileRejoining, 0..500, &["without entry", "another entry"]);
 }
 
 #[test]

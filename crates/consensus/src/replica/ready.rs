@@ -147,12 +147,18 @@ impl Replica {
                     self.send(held.messages);
                 }
             }
-            Some(Defect::ReadyAcknowledgedEarly | Defect::ReadWithoutQuorum) | None => {}
+            Some(
+                Defect::ReadyAcknowledgedEarly
+                | Defect::ReadWithoutQuorum
+                | Defect::VotesWhileRejoining,
+            )
+            | None => {}
         }
     }
 
     fn send(&mut self, messages: Vec<eraftpb::Message>) {
-        for message in messages {
+        for mut message in messages {
+            self.complete_heartbeat(&mut message);
             let to = MemberId(message.to);
             let bulk = message.msg_type == MessageType::MsgSnapshot;
             if let Some(message) = encode_message(message) {

@@ -6,13 +6,14 @@ use evenkeel_model::time::Timestamp;
 use raft::eraftpb::{self, HardState};
 use raft::{Config, RawNode, ReadOnlyOption};
 
-use super::{Counters, Replica, Role, Saves};
+use super::rejoin::Rejoin;
+use super::{Action, Counters, Replica, Role, Saves};
 use crate::cache::{LogCache, Position};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Snapshot, Vote};
 use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
-use crate::settings::{MemberId, Settings};
+use crate::settings::{Defect, MemberId, Settings};
 use crate::timer::{TICKS, Timer};
 
 /// The most bytes of entries in one message, unless a single entry is longer.
@@ -29,7 +30,7 @@ pub(super) fn start(
     let mut voters = settings.voters.clone();
     voters.sort_unstable();
     check_settings(&settings, &voters)?;
-    let Restored { vote, snapshot, entries } = restored;
+    let Restored { vote, snapshot, entries, rejoining } = restored;
     let (keys, base) = restore_keys(snapshot.as_ref(), &voters, settings.limits.idempotency_max)?;
     let Joined { before, entries, void } = join_log(base, entries)?;
     let last =
@@ -41,6 +42,10 @@ pub(super) fn start(
         .map_err(|_| RestoreError::Settings("raft refuses the settings"))?;
     let mut timer = Timer::new(&settings, now);
     timer.after_step(&mut raft.raft, now);
+    // A lone voter has nobody who could fill it.
+    let actions = rejoining.then_some(Action::Rejoined).filter(|_| voters.len() == 1);
+    let ignored = settings.defect == Some(Defect::VotesWhileRejoining);
+    let rejoin = Rejoin::new(rejoining && voters.len() > 1 && !ignored);
     Ok(Replica {
         told: Role { leader: None, term: raft.raft.term, is_leader: false },
         durable_term: raft.raft.term,
@@ -54,11 +59,12 @@ pub(super) fn start(
         applied: base,
         proposals: Proposals::default(),
         reads: Reads::default(),
-        actions: VecDeque::new(),
+        actions: actions.into_iter().collect(),
         held: VecDeque::new(),
         installing: None,
         unfinished: snapshot.filter(|_| void),
         saves: Saves { index: base.index, begun: base.index, ..Saves::default() },
+        rejoin,
         counters: Counters::default(),
     })
 }

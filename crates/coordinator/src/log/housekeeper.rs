@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_consensus::log::Snapshot;
 
-use super::{Event, Events, Options, Space, give_up, is_full, segment, snapshot};
+use super::{Event, Events, Options, REJOINING, Space, give_up, is_full, segment, snapshot};
 
 /// How long to wait before something that found no space is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -24,6 +24,8 @@ pub(super) enum Chore {
     Prune { through: u64 },
     /// The spare was taken.
     MakeSpare,
+    /// The member that began anew holds all again.
+    EndRejoining,
     /// End.
     Close,
 }
@@ -159,7 +161,18 @@ impl Housekeeper {
             Chore::SaveSnapshot(snapshot) => self.save(snapshot),
             Chore::Prune { through } => self.prune(through),
             Chore::MakeSpare => self.make_spare(),
+            Chore::EndRejoining => self.end_rejoining(),
             Chore::Close => {}
+        }
+    }
+
+    /// A mark that stays after a crash costs one more round of questions, no promise.
+    fn end_rejoining(&self) {
+        let path = self.folder.join(REJOINING);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, path = %path.display(), "cannot remove"),
         }
     }
 

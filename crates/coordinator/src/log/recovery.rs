@@ -260,7 +260,8 @@ impl Replay<'_> {
         } else {
             Vec::new()
         };
-        let restored = Restored { vote: self.vote, snapshot, entries };
+        let rejoining = self.folder.join(super::REJOINING).exists();
+        let restored = Restored { vote: self.vote, snapshot, entries, rejoining };
         let recovered = Recovered { restored, cut: self.cut };
         let (segments, next_frame) = (self.segments, self.next_frame);
         Ok((recovered, Position { segments, next_frame, reset }))

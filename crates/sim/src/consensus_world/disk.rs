@@ -30,6 +30,8 @@ pub(super) struct Disk {
     term: u64,
     /// How much longer a sync takes than usual.
     pub(super) slowness: u64,
+    /// Whether this is a new disk in place of one that was lost, and not yet filled.
+    rejoining: bool,
 }
 
 #[derive(Debug)]
@@ -153,9 +155,23 @@ impl Disk {
         }
     }
 
+    /// Returns an empty disk in place of one that was lost with all that it held.
+    pub(super) fn replacement() -> Self {
+        Self { rejoining: true, ..Self::default() }
+    }
+
+    pub(super) const fn is_rejoining(&self) -> bool {
+        self.rejoining
+    }
+
+    /// Holds all again that was committed.
+    pub(super) const fn rejoined(&mut self) {
+        self.rejoining = false;
+    }
+
     /// Reads everything back.
     pub(super) fn restore(&self) -> Result<Restored, RestoreError> {
-        let mut restored = Restored::default();
+        let mut restored = Restored { rejoining: self.rejoining, ..Restored::default() };
         for record in &self.durable {
             if let Ok(record) = Record::decode(record) {
                 restored.replay(record)?;

@@ -98,6 +98,11 @@ impl Host {
         self.disk.crash(rng);
     }
 
+    pub(super) fn lose_disk(&mut self) {
+        self.process = None;
+        self.disk = Disk::replacement();
+    }
+
     /// Lets the process take in what has arrived, and returns what it wants done. Messages come
     /// before timeouts, as in a shell that was paused.
     pub(super) fn step(&mut self, now: Timestamp) -> Result<Vec<Action>, String> {

@@ -9,6 +9,9 @@ use evenkeel_model::random::Rng;
 use super::host::Host;
 use super::{Happening, World};
 
+/// The shortest time in which a lost disk is replaced: longer than any message is under way.
+const DISK_REPLACED_MIN: Duration = Duration::from_millis(500);
+
 /// How a seed likes to break things.
 #[derive(Debug)]
 pub(super) struct Habits {
@@ -22,16 +25,23 @@ pub(super) struct Habits {
     down: u64,
     /// How likely each kind of fault is.
     weights: [u64; 8],
+    /// Of 100 faults, how many are followed by the loss of a disk.
+    lost_disks: u64,
+    /// Draws disks, so that the rest of a seed's storm is the same with and without their loss.
+    disk_rng: Rng,
 }
 
 impl Habits {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(seed: u64, rng: &mut Rng) -> Self {
+        let mut disk_rng = Rng::from_seed(!seed);
         Self {
             every: [150, 400, 1000][rng.index(3)],
             crash_after_vote: [0, 300, 600][rng.index(3)],
             crash_after_write: [0, 2, 10][rng.index(3)],
             down: [5, 40, 600][rng.index(3)],
             weights: std::array::from_fn(|_| rng.below(4)),
+            lost_disks: [0, 0, 10, 40][disk_rng.index(4)],
+            disk_rng,
         }
     }
 }
@@ -44,6 +54,7 @@ impl World {
         }
         let wait = Duration::from_millis(1 + self.rng.below(self.habits.every));
         self.after(wait, Happening::Break);
+        self.maybe_lose_disk();
         let host = self.rng.index(self.hosts.len());
         match self.draw_fault() {
             0 => self.crash(host, self.habits.down),
@@ -121,6 +132,25 @@ impl World {
         self.after(down, Happening::Restart { host });
     }
 
+    /// Loses a host's disk, now and then, unless another one is still being filled: the operator
+    /// who replaces a disk sees to that.
+    fn maybe_lose_disk(&mut self) {
+        let rng = &mut self.habits.disk_rng;
+        let host = rng.index(self.hosts.len());
+        let filling = self.hosts.iter().any(|host| host.disk.is_rejoining());
+        if !rng.chance(self.habits.lost_disks, 100) || filling || self.hosts[host].process.is_none()
+        {
+            return;
+        }
+        self.transcript.line(self.now, format_args!("nemesis: m{} loses its disk", host + 1));
+        self.crashes += 1;
+        self.lost_disks += 1;
+        self.hosts[host].lose_disk();
+        // Nothing that the old process has sent is still under way when the new one begins.
+        let down = DISK_REPLACED_MIN + Duration::from_millis(self.habits.disk_rng.below(300));
+        self.after(down, Happening::Restart { host });
+    }
+
     fn pause(&mut self, host: usize) {
         let life = self.hosts[host].life;
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -147,7 +177,10 @@ impl World {
             self.hosts[host].disk.slowness = 1;
             let life = self.hosts[host].life;
             self.resume(host, life);
-            self.restart(host)?;
+            // A disk that is being replaced takes its time.
+            if !self.hosts[host].disk.is_rejoining() {
+                self.restart(host)?;
+            }
         }
         Ok(())
     }

@@ -172,6 +172,10 @@ impl World {
                     format_args!("m{}: term {term}, leader m{leader}{leads}", host + 1),
                 );
             }
+            Action::Rejoined => {
+                self.hosts[host].disk.rejoined();
+                self.transcript.line(self.now, format_args!("m{} holds all again", host + 1));
+            }
             Action::SaveSnapshot { snapshot } => {
                 let duration = self.hosts[host].disk.begin_save(snapshot, &mut self.rng);
                 self.after(duration, Happening::SnapshotSaved { host, life });

@@ -79,6 +79,17 @@ impl Coordinator {
         start::start(options, round_trips).await
     }
 
+    /// Begins the log of a voter in its folder, durably, and takes part in nothing yet. A log that
+    /// is there stays as it is. Whoever remembers that a voter has a log does so between this and
+    /// [`Self::start`]: then no log that was lost is taken for one that was never begun, nor the
+    /// other way round.
+    ///
+    /// # Errors
+    /// Why this host can't have a log there: [`StartError::help`].
+    pub async fn begin_log(options: &Options) -> Result<(), StartError> {
+        start::begin_log(options).await
+    }
+
     /// Returns the HTTP API: `/v1/kv…` and `/v1/health` for everyone, `/internal/coordinator/…`
     /// for the other hosts of the system.
     pub fn router(&self) -> Router {

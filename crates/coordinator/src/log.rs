@@ -13,6 +13,7 @@
 //! say that all is well.
 
 mod error;
+mod folder;
 mod frame;
 mod housekeeper;
 mod recovery;
@@ -30,6 +31,7 @@ use evenkeel_consensus::log::Snapshot;
 use evenkeel_consensus::replica::Persist;
 
 pub use error::OpenError;
+pub use folder::{Contents, contents, mark_rejoining};
 pub use recovery::{Cut, Recovered};
 
 use crate::critical;

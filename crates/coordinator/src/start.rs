@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::driver::{self, Clock, Driver, Inlets, Timings};
 use crate::executor::Executor;
 use crate::leader::{LeaderView, Watcher};
-use crate::log::{Log, OpenError, Space};
+use crate::log::{Log, OpenError, Recovered, Space};
 use crate::options::{self, Options, RoundTrips, Voter};
 use crate::peers::{Identity, Peers};
 use crate::thread::DriverThread;
@@ -60,13 +60,24 @@ impl StartError {
             }
             Self::Restore { folder, .. } => format!(
                 "while every other voter is up (`evenkeel status`), move the folder `{folder}` \
-                 away and start again: this host begins empty and is sent everything"
+                 away and start once with `--rejoin-empty`: this host begins with an empty log \
+                 and is sent everything"
             ),
             Self::System { .. } => {
                 "check the limits on threads and open files of this process".to_owned()
             }
         }
     }
+}
+
+/// Begins the log of a voter, or leaves it as it is if there is one.
+pub(crate) async fn begin_log(options: &Options) -> Result<(), StartError> {
+    let (log, _) = open_log(options, |_| ()).await?;
+    let closing = tokio::task::spawn_blocking(move || log.close());
+    closing.await.map_err(|error| StartError::System {
+        step: "close the coordinator's log",
+        source: io::Error::other(error),
+    })
 }
 
 pub(crate) async fn start(
@@ -155,21 +166,8 @@ async fn open(
     clock: Clock,
 ) -> Result<(Log, Replica, mpsc::UnboundedReceiver<crate::log::Event>), StartError> {
     let (events, log_events) = mpsc::unbounded_channel();
-    let log_options = crate::log::Options {
-        folder: options.log_folder.clone(),
-        owner: digest::owner(&options.system, &options.host),
-        segment_bytes: options.log_segment_bytes.max(crate::log::SEGMENT_MIN),
-        folder_bytes_max: options.log_bytes_max,
-    };
-    let opening = tokio::task::spawn_blocking(move || {
-        // Nobody listens any more once the driver has ended.
-        Log::open(&log_options, move |event| _ = events.send(event))
-    });
-    let opened = opening.await.map_err(|error| StartError::System {
-        step: "open the coordinator's log",
-        source: io::Error::other(error),
-    })?;
-    let (log, recovered) = opened.map_err(StartError::Log)?;
+    // Nobody listens any more once the driver has ended.
+    let (log, recovered) = open_log(options, move |event| _ = events.send(event)).await?;
     let settings = Settings {
         member: options::member(&options.host),
         voters: options.voters.iter().map(Voter::member).collect(),
@@ -187,4 +185,22 @@ async fn open(
             Err(StartError::Restore { folder, source })
         }
     }
+}
+
+async fn open_log(
+    options: &Options,
+    events: impl Fn(crate::log::Event) + Send + Sync + 'static,
+) -> Result<(Log, Recovered), StartError> {
+    let log_options = crate::log::Options {
+        folder: options.log_folder.clone(),
+        owner: digest::owner(&options.system, &options.host),
+        segment_bytes: options.log_segment_bytes.max(crate::log::SEGMENT_MIN),
+        folder_bytes_max: options.log_bytes_max,
+    };
+    let opening = tokio::task::spawn_blocking(move || Log::open(&log_options, events));
+    let opened = opening.await.map_err(|error| StartError::System {
+        step: "open the coordinator's log",
+        source: io::Error::other(error),
+    })?;
+    opened.map_err(StartError::Log)
 }

@@ -63,7 +63,10 @@ enum Command {
         long_about = "Run this host's part of a system, in the foreground.\n\nSIGTERM and Ctrl-C \
         end the node alone: its services and its gateway go on, and the next node on the same \
         folder takes them over. `evenkeel down` stops everything. Log lines go to standard error, \
-        as JSON unless that is a terminal; EVENKEEL_LOG filters them."
+        as JSON unless that is a terminal; EVENKEEL_LOG filters them.\n\nA host that votes keeps a \
+        log under DATA/log and does not start without it. Is the log, its disk or the whole \
+        folder lost, then bring every other voter up, move away what is left of DATA/log, and \
+        start once with --rejoin-empty."
     )]
     Node(NodeArguments),
     /// Say whether the promise holds now, and what it rests on
@@ -162,6 +165,9 @@ pub(crate) struct NodeArguments {
     /// Accept that traffic between hosts is not encrypted
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Begin with an empty log in place of the one that was lost, once
+    #[arg(long)]
+    pub(crate) rejoin_empty: bool,
 }
 
 /// Arguments of `evenkeel status`.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use evenkeel_coordinator::log::{self, Contents};
 use evenkeel_model::name::{HostName, SystemName};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,14 @@ pub enum OpenError {
     /// `identity.json` is not what a node writes.
     #[error("`{0}` is damaged")]
     Damaged(PathBuf),
+    /// The folder has held the coordinator's log, and holds none.
+    #[error("the coordinator's log of this host is missing: `{0}` holds none, nothing was changed")]
+    LogMissing(PathBuf),
+    /// The coordinator's log was to begin anew, but is there.
+    #[error(
+        "`--rejoin-empty` begins an empty log, but `{0}` holds this host's log; nothing was changed"
+    )]
+    LogPresent(PathBuf),
     /// The operating system refused a step.
     #[error("can't {step} `{path}`")]
     Io {
@@ -78,10 +87,22 @@ impl OpenError {
                 "use the version of Evenkeel that wrote it, or a newer one".to_owned()
             }
             Self::Damaged(_) => {
-                "restore it, or move the folder away: while the other hosts are up, \
-                this one begins empty and is sent everything"
+                "restore it; or, while every other voter is up (`evenkeel status`), move the \
+                 folder away and start once with `--rejoin-empty`: this host begins with an empty \
+                 log and is sent everything"
                     .to_owned()
             }
+            Self::LogMissing(log) => format!(
+                "put `{}` back; or, if it is lost, and while every other voter is up (`evenkeel \
+                 status`), start once with `--rejoin-empty`: this host begins with an empty log \
+                 and is sent everything; with another voter down, bring that voter back first",
+                log.display()
+            ),
+            Self::LogPresent(log) => format!(
+                "start without `--rejoin-empty`; if the log is then refused as damaged, move `{}` \
+                 away and start with it",
+                log.display()
+            ),
             Self::Io { .. } => "give a folder that you may write with --data".to_owned(),
         }
     }
@@ -93,6 +114,18 @@ struct Identity {
     format: u32,
     system: String,
     host: String,
+    /// Whether the coordinator's log was begun here: it must be there from then on.
+    #[serde(default)]
+    log: bool,
+}
+
+/// What a voter's data folder is to hold of the coordinator's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogWanted {
+    /// The log, if one was ever begun.
+    Kept,
+    /// None: the log was lost, and is begun anew.
+    Lost,
 }
 
 /// A data folder that this process alone may use.
@@ -150,24 +183,14 @@ impl DataFolder {
     }
 
     fn check_identity(&self, system: &SystemName, host: &HostName) -> Result<(), OpenError> {
-        let path = self.path.join("identity.json");
-        let failed = |step| {
-            let path = path.clone();
-            move |source| OpenError::Io { step, path, source }
-        };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity =
-                    Identity { format: FORMAT, system: system.to_string(), host: host.to_string() };
-                let text = serde_json::to_string(&identity)
-                    .map_err(|_| OpenError::Damaged(path.clone()))?;
-                return write_durably(&path, text.as_bytes()).map_err(failed("write"));
+        let found = match self.read_identity() {
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let (system, host) = (system.to_string(), host.to_string());
+                let new = Identity { format: FORMAT, system, host, log: false };
+                return self.write_identity(&new);
             }
-            Err(error) => return Err(failed("read")(error)),
+            found => found?,
         };
-        let found: Identity =
-            serde_json::from_str(&text).map_err(|_| OpenError::Damaged(path.clone()))?;
         let folder = self.path.clone();
         if found.format != FORMAT {
             return Err(OpenError::Format { folder, found: found.format });
@@ -181,6 +204,66 @@ impl DataFolder {
             return Err(OpenError::OtherHost { folder, found: found.host, wanted });
         }
         Ok(())
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.path.join("identity.json")
+    }
+
+    fn read_identity(&self) -> Result<Identity, OpenError> {
+        let path = self.identity();
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|_| OpenError::Damaged(path)),
+            Err(source) => Err(OpenError::Io { step: "read", path, source }),
+        }
+    }
+
+    fn write_identity(&self, identity: &Identity) -> Result<(), OpenError> {
+        let path = self.identity();
+        serde_json::to_string(identity)
+            .map_err(io::Error::other)
+            .and_then(|text| write_durably(&path, text.as_bytes()))
+            .map_err(|source| OpenError::Io { step: "write", path, source })
+    }
+
+    /// Checks that the coordinator's log is there if it was ever begun, or, when it was lost, that
+    /// it is not, and marks its place then.
+    ///
+    /// # Errors
+    /// When it is not as wanted; nothing was changed then.
+    pub fn check_log(&self, wanted: LogWanted) -> Result<(), OpenError> {
+        let path = self.log();
+        let failed = |step| {
+            let path = path.clone();
+            move |source| OpenError::Io { step, path, source }
+        };
+        let contents = log::contents(&path).map_err(failed("list"))?;
+        match (wanted, contents) {
+            (LogWanted::Kept, Contents::Nothing) if self.read_identity()?.log => {
+                Err(OpenError::LogMissing(path))
+            }
+            (LogWanted::Kept, _) => Ok(()),
+            (LogWanted::Lost, Contents::Log) => Err(OpenError::LogPresent(path)),
+            (LogWanted::Lost, Contents::Nothing | Contents::Mark) => {
+                log::mark_rejoining(&path).map_err(failed("mark"))
+            }
+        }
+    }
+
+    /// Returns whether [`Self::note_log`] is still to be called.
+    ///
+    /// # Errors
+    /// When `identity.json` can't be read.
+    pub fn lacks_log(&self) -> Result<bool, OpenError> {
+        Ok(!self.read_identity()?.log)
+    }
+
+    /// Remembers durably that the coordinator's log is there: without it, no later node starts.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn note_log(&self) -> Result<(), OpenError> {
+        self.write_identity(&Identity { log: true, ..self.read_identity()? })
     }
 
     /// Returns the folder itself, as an absolute path.
@@ -327,6 +410,48 @@ mod tests {
         let socket = control_socket(&folder);
         let _listener = at_short_path(&socket, |path| UnixListener::bind(path)).unwrap();
         at_short_path(&socket, |path| UnixStream::connect(path)).unwrap();
+    }
+
+    fn listing(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_log_that_was_begun_must_be_there() {
+        let scratch = Scratch::new("log");
+        let (system, host) = names("shop", "a1");
+        let folder = DataFolder::open(&scratch.0, &system, &host).unwrap();
+        // A first start: there is none yet, and whatever is begun is only noted once it is there.
+        folder.check_log(LogWanted::Kept).unwrap();
+        assert!(folder.lacks_log().unwrap());
+        fs::create_dir(folder.log()).unwrap();
+        let segment = folder.log().join("segment-000000000001");
+        fs::write(&segment, "").unwrap();
+        folder.check_log(LogWanted::Kept).unwrap();
+        folder.note_log().unwrap();
+        assert!(!folder.lacks_log().unwrap());
+        drop(folder);
+
+        let folder = DataFolder::open(&scratch.0, &system, &host).unwrap();
+        folder.check_log(LogWanted::Kept).unwrap();
+        let refused = folder.check_log(LogWanted::Lost);
+        assert!(matches!(refused, Err(OpenError::LogPresent(_))), "{refused:?}");
+        assert_eq!(listing(&folder.log()), ["segment-000000000001"]);
+        fs::remove_file(&segment).unwrap();
+        for _ in 0..2 {
+            let refused = folder.check_log(LogWanted::Kept);
+            assert!(matches!(refused, Err(OpenError::LogMissing(_))), "{refused:?}");
+            drop(fs::remove_dir(folder.log()));
+        }
+        assert_eq!(listing(&scratch.0), ["identity.json", "lock"]);
+
+        folder.check_log(LogWanted::Lost).unwrap();
+        assert_eq!(listing(&folder.log()), ["rejoining"]);
+        // A crash before the log was begun: the mark is there, so no flag is needed again.
+        folder.check_log(LogWanted::Kept).unwrap();
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::act::Hands;
 use crate::api::{self, Context};
 use crate::client::Client;
 use crate::clock;
-use crate::data::{DataFolder, OpenError, at_short_path};
+use crate::data::{DataFolder, LogWanted, OpenError, at_short_path};
 use crate::host::{Ending, Host, Inlets, Outcome};
 use crate::plan_file;
 use crate::probe::Probes;
@@ -63,6 +63,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Allows addresses beyond loopback although nothing is encrypted.
     pub insecure: bool,
+    /// What the data folder is to hold of the coordinator's log.
+    pub log: LogWanted,
     /// The program to start for shims and the gateway: this one.
     pub program: PathBuf,
 }
@@ -106,6 +108,12 @@ pub enum StartError {
         host: HostName,
         /// Its address.
         address: std::net::IpAddr,
+    },
+    /// A log is to begin anew on a host that has none.
+    #[error("`--rejoin-empty` begins an empty log, but host `{host}` does not vote and keeps none")]
+    RejoinsWithoutLog {
+        /// The host.
+        host: HostName,
     },
     /// The data folder can't be used.
     #[error(transparent)]
@@ -153,6 +161,7 @@ impl StartError {
             Self::Read { .. } => "`evenkeel init` writes a system file to begin with",
             Self::NoHost { .. } => "say with --host which of them this machine is",
             Self::Insecure { .. } => "on a network where you trust everybody, add --insecure",
+            Self::RejoinsWithoutLog { .. } => "start without `--rejoin-empty`",
             Self::Data(error) => return Some(error.help()),
             Self::Listen { address, source, .. } => return Some(help_to_listen(*address, source)),
             Self::Control { .. } | Self::Shims { .. } => {
@@ -201,7 +210,7 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     if options.insecure {
         loaded.warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
     }
-    let folder = DataFolder::open(&options.data, &system.name, &place.name)?;
+    let folder = open_folder(&options, &system, &place)?;
     let api = listen(SocketAddr::new(place.address, system.ports.api), "the API")?;
     let probe_address = SocketAddr::new(place.address, system.ports.peer);
     let probes =
@@ -211,9 +220,9 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let (shim_events, shims_inlet) = mpsc::channel(1024);
     let shims = open_shims(&options, &folder, shim_events).await?;
     let (round_trips, round_trips_outlet) = watch::channel(RoundTrips::new());
-    let coordinator =
-        Coordinator::start(coordinator_options(&system, &place, &folder)?, round_trips_outlet)
-            .await?;
+    let coordinator_options = coordinator_options(&system, &place, &folder)?;
+    note_log(&folder, &coordinator_options).await?;
+    let coordinator = Coordinator::start(coordinator_options, round_trips_outlet).await?;
     let store = Store::new(coordinator, place.name.clone());
     let (outcomes, outcomes_inlet) = mpsc::channel(1024);
     let (questions, questions_inlet) = mpsc::channel(256);
@@ -258,6 +267,33 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let ending = host.run(inlets).await;
     store.shutdown().await;
     Ok(ending)
+}
+
+/// Opens the data folder, and sees that it holds the log that it is to hold.
+fn open_folder(
+    options: &Options,
+    system: &System,
+    place: &Place,
+) -> Result<DataFolder, StartError> {
+    let votes = deal_voters(system).contains(&place.name);
+    if options.log == LogWanted::Lost && !votes {
+        return Err(StartError::RejoinsWithoutLog { host: place.name.clone() });
+    }
+    let folder = DataFolder::open(&options.data, &system.name, &place.name)?;
+    if votes {
+        folder.check_log(options.log)?;
+    }
+    Ok(folder)
+}
+
+/// Begins a voter's log if that was never done, and remembers that it is there before this host
+/// takes part in anything.
+async fn note_log(folder: &DataFolder, options: &CoordinatorOptions) -> Result<(), StartError> {
+    if options.peer_listener.is_some() && folder.lacks_log()? {
+        Coordinator::begin_log(options).await?;
+        folder.note_log()?;
+    }
+    Ok(())
 }
 
 fn load(options: &Options) -> Result<Loaded, StartError> {
@@ -524,6 +560,7 @@ mod tests {
             host: "a1".to_owned(),
             data: data.clone(),
             insecure: false,
+            log: LogWanted::Kept,
             program: PathBuf::new(),
         };
         let loaded = load(&options).unwrap();

@@ -109,8 +109,8 @@ impl OpenError {
 fn begin_empty(folder: &std::path::Path) -> String {
     format!(
         "while every other voter is up (`evenkeel status`), move the folder `{}` away and start \
-         again: this host begins empty and is sent everything; with another voter down, this \
-         host's copy may be needed, so bring that voter back first",
+         once with `--rejoin-empty`: this host begins with an empty log and is sent everything; \
+         with another voter down, this host's copy may be needed, so bring that voter back first",
         folder.display()
     )
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use evenkeel_gateway as gateway;
 use evenkeel_model::name::HostName;
 use evenkeel_node::clock;
+use evenkeel_node::data::LogWanted;
 use evenkeel_node::host::Ending;
 use evenkeel_node::start::{self, Options, StartError};
 use evenkeel_telemetry::logs::{self, LogFormat, Place};
@@ -19,6 +20,9 @@ use crate::cli::NodeArguments;
 use crate::commands::input;
 use crate::failure::{Failure, Outcome};
 use crate::show;
+
+/// The flag that is meant for one start alone.
+const REJOIN_EMPTY: &str = "--rejoin-empty";
 
 /// Runs a node until it is told to end, starting anew when the system file in force changes.
 ///
@@ -32,6 +36,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
         host: arguments.host.clone(),
         data: arguments.data.clone(),
         insecure: arguments.insecure,
+        log: if arguments.rejoin_empty { LogWanted::Lost } else { LogWanted::Kept },
         program: program.clone(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,7 +59,9 @@ pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ending::Restart) => {
-            let error = Command::new(program).args(std::env::args_os().skip(1)).exec();
+            // By now the log has begun anew: it is there, and must be from now on.
+            let arguments = std::env::args_os().skip(1).filter(|word| word != REJOIN_EMPTY);
+            let error = Command::new(program).args(arguments).exec();
             let error = anyhow::Error::new(error);
             Err(error.context("can't start again with the replicated system file").into())
         }
@@ -69,9 +76,10 @@ fn refuse(error: StartError) -> Failure {
             input::show_errors(&diagnostics, &path, &text);
             return Failure::shown();
         }
-        StartError::Read { .. } | StartError::NoHost { .. } | StartError::Insecure { .. } => {
-            Failure::bad_input(error)
-        }
+        StartError::Read { .. }
+        | StartError::NoHost { .. }
+        | StartError::Insecure { .. }
+        | StartError::RejoinsWithoutLog { .. } => Failure::bad_input(error),
         StartError::Data(_)
         | StartError::Listen { .. }
         | StartError::Control { .. }

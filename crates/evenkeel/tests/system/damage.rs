@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::http::Request;
-use crate::rig::{Rig, eventually};
+use crate::rig::{Rig, eventually, text};
 
 /// The newest plan and the newest routes are damaged: the host starts from those before.
 pub(crate) fn a_damaged_plan_costs_one_step(rig: &mut Rig) {
@@ -50,10 +50,33 @@ pub(crate) fn a_damaged_log_is_refused(rig: &mut Rig) {
     let segments = files(&rig.data(HOST).join("log"), "segment-");
     flip_middle(segments.first().unwrap());
     let said = wait_for_refusal(rig, "the log is damaged in");
-    assert!(said.contains("begins empty and is sent everything"), "{said}");
-    cure(rig, &rig.data(HOST).join("log"));
+    assert!(said.contains("start once with `--rejoin-empty`"), "{said}");
+    let aside = set_aside(rig, &rig.data(HOST).join("log"));
+    rejoin(rig);
+    fs::remove_dir_all(aside).unwrap();
     let read = rig.ask_api(HOST, &Request::get("/v1/kv/entry-7?stale"));
     assert_eq!(read.text(), "in the log");
+}
+
+/// The coordinator's log is gone: this host does not start as if it had never voted.
+pub(crate) fn a_lost_log_is_not_taken_for_a_new_one(rig: &mut Rig) {
+    assert!(rig.ask_api("fra1", &Request::put("/v1/kv/kept", b"by two")).status < 300);
+    rig.power_off(HOST);
+    let said = rig.start_node(HOST, "--rejoin-empty").wait_with_output().unwrap();
+    let text = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert!(text.contains("holds this host's log; nothing was changed"), "{text}");
+    assert!(text.contains("start without `--rejoin-empty`"), "{text}");
+    let log = rig.data(HOST).join("log");
+    let aside = set_aside(rig, &log);
+    let said = wait_for_refusal(rig, "the coordinator's log of this host is missing");
+    assert!(said.contains("start once with `--rejoin-empty`"), "{said}");
+    assert!(!log.exists(), "a refused node began a log");
+    rig.power_off(HOST);
+    rejoin(rig);
+    fs::remove_dir_all(aside).unwrap();
+    let read = rig.ask_api(HOST, &Request::get("/v1/kv/kept?stale"));
+    assert_eq!(read.text(), "by two");
 }
 
 /// The newest snapshot is damaged: this host does not start, and says that the one before will do.
@@ -70,7 +93,9 @@ pub(crate) fn a_damaged_snapshot_is_refused(rig: &mut Rig) {
     flip_middle(&newest);
     let said = wait_for_refusal(rig, "is damaged, nothing was changed");
     assert!(said.contains("the snapshot before it and the log hold the same state"), "{said}");
-    cure(rig, &newest);
+    let aside = set_aside(rig, &newest);
+    start_again(rig);
+    fs::remove_file(aside).unwrap();
     let read = rig.ask_api(HOST, &Request::get("/v1/kv/large?stale"));
     assert_eq!(read.body.len(), value.len());
 }
@@ -94,17 +119,31 @@ fn wait_for_refusal(rig: &Rig, why: &str) -> String {
     said
 }
 
-/// Does what the refusal advises: moves something away and starts again.
-fn cure(rig: &Rig, damaged: &Path) {
+/// Moves something of the host away, which is off then, and returns where to.
+fn set_aside(rig: &Rig, damaged: &Path) -> PathBuf {
     rig.power_off(HOST);
     let aside = rig.data(HOST).join("aside");
     fs::rename(damaged, &aside).unwrap();
+    aside
+}
+
+/// Lets the host begin with an empty log, once, as the refusal advises. The host is off.
+fn rejoin(rig: &Rig) {
+    let mut node = rig.start_node(HOST, "--rejoin-empty");
+    rig.wait_until_complete();
+    let data = rig.data(HOST);
+    let said = rig.run(HOST, &["down", "--data", text(&data)]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(node.wait().unwrap().success());
+    start_again(rig);
+}
+
+fn start_again(rig: &Rig) {
+    rig.power_off(HOST);
     rig.power_on(HOST);
     rig.wait_until_complete();
     let read = rig.ask_api(HOST, &Request::get("/v1/kv/meanwhile"));
     assert_eq!(read.text(), "goes on");
-    let removed = if aside.is_dir() { fs::remove_dir_all(&aside) } else { fs::remove_file(&aside) };
-    removed.unwrap();
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<PathBuf> {

@@ -56,6 +56,7 @@ const GROUPS: [Group; 4] = [
             ("ipv6", keys::gateways_answer_over_ipv6),
             ("differing-file", status::the_replicated_file_wins),
             ("damaged-log", damage::a_damaged_log_is_refused),
+            ("lost-log", damage::a_lost_log_is_not_taken_for_a_new_one),
             ("damaged-snapshot", damage::a_damaged_snapshot_is_refused),
         ],
     },

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -335,6 +335,16 @@ impl Rig {
         let mut command = self.inside(host).command(PROGRAM).unwrap();
         command.args(arguments);
         run(command)
+    }
+
+    /// Starts a node in the network of a host that is off, with one more flag than usual. It ends
+    /// when it is told to, at the latest with the world.
+    pub(crate) fn start_node(&self, host: &str, flag: &str) -> Child {
+        let mut command = self.inside(host).command(PROGRAM).unwrap();
+        command.args(["node", "--system", text(&self.file(host)), "--host", host]);
+        command.args(["--data", text(&self.data(host)), "--insecure", flag]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     /// Runs `evenkeel status` on a host.

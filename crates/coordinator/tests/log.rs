@@ -194,6 +194,41 @@ fn an_incomplete_last_write_is_cut() {
     }
 }
 
+/// A value may hold as many zeros as it likes: they are not taken for sectors that were never
+/// written.
+#[test]
+fn zeros_in_a_value_hide_no_damage() {
+    let mut fixture = Fixture::new("zeros");
+    let opened = fixture.open();
+    fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
+    let zeros = Entry { index: 2, term: 1, data: Bytes::from(vec![0; 2048]) };
+    fixture.persist(&opened, None, vec![zeros.clone()]);
+    opened.log.close();
+    let opened = fixture.open();
+    assert_eq!(opened.restored.entries, [entry(1, 1, 100), zeros]);
+    opened.log.close();
+    let path = fixture.segments().remove(0);
+    let whole = fs::read(&path).unwrap();
+    let end = used(&whole);
+    assert!(end > 2 * SECTOR + 2000, "the last write ends at {end}");
+
+    // A flipped bit in the head, in the record, in a sector of zeros, in such a sector's mark.
+    for at in [2 * SECTOR + 5, 2 * SECTOR + 30, 3 * SECTOR + 100, 4 * SECTOR] {
+        edit(&path, |bytes| bytes[at] ^= 8);
+        assert!(matches!(fixture.refusal(), OpenError::SegmentDamaged { .. }), "at {at}");
+        fs::write(&path, &whole).unwrap();
+    }
+    // A torn write: the same bytes, but for one sector that did not reach the disk.
+    for sector in 2..end.div_ceil(SECTOR) {
+        edit(&path, |bytes| bytes[sector * SECTOR..(sector + 1) * SECTOR].fill(0));
+        let (log, _events, recovered) = fixture.try_open().unwrap();
+        assert_eq!(recovered.restored.entries, [entry(1, 1, 100)], "sector {sector}");
+        assert_eq!(recovered.cut.unwrap().bytes.start, 2 * SECTOR, "sector {sector}");
+        log.close();
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
 #[test]
 fn any_other_damage_is_refused() {
     let mut fixture = Fixture::new("damage");

@@ -1,7 +1,7 @@
 //! Reads a log back: what was acknowledged is there again, or the log is refused.
 //!
 //! Only one kind of damage can come from a crash: the last write of the last segment is incomplete.
-//! Its sectors are then partly still zero, and no whole frame follows. That write was never
+//! Some of its sectors are then still zero, which no written one is, and no whole frame follows. That write was never
 //! acknowledged and is cut. Anything else means that the disk lost or changed what it had promised
 //! to keep; a member that repaired it by itself could take back a vote or an acknowledged entry.
 
@@ -178,7 +178,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn apply(&mut self, frame: &Frame<'_>, found: &mut Found) -> Result<(), &'static str> {
+    fn apply(&mut self, frame: &Frame, found: &mut Found) -> Result<(), &'static str> {
         for record in frame.records() {
             let record = record.ok_or("a record is longer than its write")?;
             let record = Record::decode(record).map_err(|error| match error {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::frame::{SECTOR, read_u32, read_u64};
 
 /// The file format that this version writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"EvkeelLg";
 const HEAD: usize = 44;
 const PREFIX: &str = "segment-";

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_consensus::command::{Answer, Command, Query, RequestId};
+use evenkeel_consensus::command::{Answer, Command, Query, RequestId, Space};
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_consensus::wire::carries_entries;
@@ -20,7 +20,7 @@ use evenkeel_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::LeaderView;
-use crate::log::{self, Log, Space};
+use crate::log::{self, Log};
 use crate::options::{RoundTrips, Voter};
 use crate::peers::{Incoming, Peers};
 pub(crate) use timings::Timings;
@@ -51,6 +51,17 @@ pub(crate) enum Reply {
     Answer(Answer),
     /// No space for the change on this host. It was surely not applied.
     DiskFull,
+    /// The store would hold more than it may. The change was surely not applied.
+    StoreFull,
+}
+
+/// Whose driver it is.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) host: HostName,
+    pub(crate) others: Vec<Voter>,
+    /// See [`Options`](crate::options::Options).
+    pub(crate) store_bytes_max: usize,
 }
 
 /// What a driver shows of itself.
@@ -61,7 +72,7 @@ pub(crate) struct Outlets {
     pub(crate) system_changes: watch::Sender<u64>,
     /// The store's revision, as far as applied here.
     pub(crate) revision: Arc<AtomicU64>,
-    pub(crate) space: watch::Sender<Space>,
+    pub(crate) space: watch::Sender<log::Space>,
 }
 
 /// What a driver hears.
@@ -88,13 +99,12 @@ pub(crate) struct Driver {
     clock: Clock,
     log: Log,
     peers: Peers,
-    others: Vec<Voter>,
-    me: HostName,
+    member: Member,
     outlets: Outlets,
     waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
     timings: Timings,
-    space: Space,
+    space: log::Space,
     /// When leadership may be handed over (again), while there is no space.
     handover_at: Timestamp,
     handovers: usize,
@@ -133,8 +143,7 @@ impl Driver {
         clock: Clock,
         log: Log,
         peers: Peers,
-        me: HostName,
-        others: Vec<Voter>,
+        member: Member,
         outlets: Outlets,
     ) -> Self {
         Self {
@@ -142,13 +151,12 @@ impl Driver {
             clock,
             log,
             peers,
-            others,
-            me,
+            member,
             outlets,
             waiting: BTreeMap::new(),
             next_request: 0,
             timings: Timings::FIRST,
-            space: Space::Free,
+            space: log::Space::Free,
             handover_at: Timestamp::ZERO,
             handovers: 0,
         }
@@ -245,7 +253,7 @@ impl Driver {
             // Without space, entries would fill the reserve that votes need. The leader sends
             // them again.
             Incoming::Message(message)
-                if self.space == Space::Full && carries_entries(&message) => {}
+                if self.space == log::Space::Full && carries_entries(&message) => {}
             Incoming::Message(message) => self.handle(Event::Message(message)),
             Incoming::Unreachable(member) => self.handle(Event::Unreachable { member }),
             Incoming::BulkSent { to, ok } => self.handle(Event::SnapshotSent { member: to, ok }),
@@ -265,8 +273,12 @@ impl Driver {
 
     fn take_ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Propose { reply, .. } if self.space == Space::Full => {
+            Ask::Propose { reply, .. } if self.space == log::Space::Full => {
                 drop(reply.send(Reply::DiskFull));
+            }
+            Ask::Propose { command, reply } if self.fills_store(&command) => {
+                tracing::debug!(key = command.key(), "the store is full");
+                drop(reply.send(Reply::StoreFull));
             }
             Ask::Propose { command, reply } => {
                 let request = self.expect_answer(reply);
@@ -281,6 +293,18 @@ impl Driver {
             }
             Ask::Close => {}
         }
+    }
+
+    /// Returns whether a user's change would make the store larger than it may be. What is proposed
+    /// but not applied is not counted: it is bounded by itself.
+    fn fills_store(&self, command: &Command) -> bool {
+        let Command::Put { space: Space::User, key, value, .. } = command else { return false };
+        let keys = self.replica.keys();
+        let before = keys.get(Space::User, key).map_or(0, |(value, _)| key.len() + value.len());
+        let after = key.len() + value.len();
+        self.replica.is_leader()
+            && after > before
+            && keys.bytes() + (after - before) > self.member.store_bytes_max
     }
 
     fn expect_answer(&mut self, reply: oneshot::Sender<Reply>) -> RequestId {
@@ -324,15 +348,16 @@ impl Driver {
 
     fn show_role(&self, leader: Option<MemberId>, term: u64, is_self: bool) {
         let leader = leader.and_then(|member| {
-            let other = self.others.iter().find(|voter| voter.member() == member);
-            let mine = crate::options::member(&self.me) == member;
-            other.map(|voter| voter.host.clone()).or_else(|| mine.then(|| self.me.clone()))
+            let Member { host, others, .. } = &self.member;
+            let other = others.iter().find(|voter| voter.member() == member);
+            let mine = crate::options::member(host) == member;
+            other.map(|voter| voter.host.clone()).or_else(|| mine.then(|| host.clone()))
         });
         self.outlets.leader.send_modify(|view| view.change(leader, term, is_self));
     }
 
     fn adapt_timings(&mut self, round_trips: &RoundTrips) {
-        let others = self.others.iter().map(|voter| &voter.host);
+        let others = self.member.others.iter().map(|voter| &voter.host);
         let Some(wanted) = Timings::for_round_trips(round_trips, others) else { return };
         if self.timings.is_off(wanted) {
             tracing::debug!(
@@ -348,10 +373,11 @@ impl Driver {
 
     /// A leader without space lets another voter lead: it may have some.
     fn hand_over_when_full(&mut self, now: Timestamp) {
-        if self.space == Space::Full && self.replica.is_leader() && self.handover_at <= now {
+        if self.space == log::Space::Full && self.replica.is_leader() && self.handover_at <= now {
             self.handover_at = now + HANDOVER_EVERY;
             self.handovers += 1;
-            if let Some(voter) = self.others.get(self.handovers % self.others.len().max(1)) {
+            let others = &self.member.others;
+            if let Some(voter) = others.get(self.handovers % others.len().max(1)) {
                 tracing::warn!(to = %voter.host, "disk full: another voter is asked to lead");
                 let to = voter.member();
                 self.handle(Event::TransferLeadership { to });

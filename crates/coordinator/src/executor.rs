@@ -121,7 +121,9 @@ impl Executor {
             asks.try_send(ask).map_err(|_| self.overloaded())?;
             return match timeout(DEADLINE, answer).await {
                 Ok(Ok(Reply::Answer(answer))) => Ok(bound_list(answer)),
-                Ok(Ok(Reply::DiskFull) | Err(_)) | Err(_) => Err(self.no_quorum()),
+                Ok(Ok(Reply::DiskFull | Reply::StoreFull) | Err(_)) | Err(_) => {
+                    Err(self.no_quorum())
+                }
             };
         }
         if hops >= HOPS_MAX {
@@ -291,6 +293,7 @@ impl Effort<'_> {
             Ok(Ok(Reply::DiskFull)) => {
                 Outcome::NotApplied(Failure::DiskFull { host: executor.host.clone() })
             }
+            Ok(Ok(Reply::StoreFull)) => Outcome::Refused(Failure::StoreFull),
             Ok(Ok(Reply::Answer(Answer::NotLeader { .. }))) => {
                 Outcome::NotApplied(executor.no_quorum())
             }
@@ -336,9 +339,9 @@ impl Effort<'_> {
             Err(failure @ (Failure::NoQuorum { .. } | Failure::DiskFull { .. })) => {
                 Outcome::NotApplied(failure)
             }
-            Err(failure @ (Failure::Overloaded { .. } | Failure::TooLarge)) => {
-                Outcome::Refused(failure)
-            }
+            Err(
+                failure @ (Failure::Overloaded { .. } | Failure::TooLarge | Failure::StoreFull),
+            ) => Outcome::Refused(failure),
             Err(Failure::Unknown) => Outcome::Lost,
         }
     }

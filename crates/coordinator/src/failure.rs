@@ -25,6 +25,9 @@ pub enum Failure {
         /// The host.
         host: HostName,
     },
+    /// The store holds as much as it may.
+    #[error("the store is full, nothing was changed")]
+    StoreFull,
     /// Too many requests wait.
     #[error("host `{host}` has too many requests waiting, nothing was changed")]
     Overloaded {

@@ -28,6 +28,9 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// Most bytes of the log's folder; a log that needs more acts as on a full disk.
     pub log_bytes_max: u64,
+    /// Most bytes of the store's keys and values, see [`STORE_BYTES_MAX`]. A put that would make
+    /// it larger is refused.
+    pub store_bytes_max: usize,
     /// Seed of the election timeouts.
     pub seed: u64,
 }
@@ -35,6 +38,12 @@ pub struct Options {
 /// The usual size of a log segment in bytes. A voter's folder holds at least two: small enough for
 /// many voters on one disk, large enough to be changed every few thousand writes only.
 pub const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// The usual bound of the store's keys and values in bytes. Every voter holds the store in memory,
+/// and writes and sends it whole as a snapshot: it must stay far below what a link takes in one
+/// piece, and there must be room in it for the system's own keys, which are not refused, and for
+/// the changes under way, which are not counted.
+pub const STORE_BYTES_MAX: usize = 256 << 20;
 
 /// A host that votes.
 #[derive(Debug, Clone, PartialEq, Eq)]

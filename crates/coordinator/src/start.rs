@@ -10,7 +10,7 @@ use evenkeel_consensus::settings::{Limits, Settings};
 use tokio::sync::{mpsc, watch};
 
 use crate::client::Client;
-use crate::driver::{self, Clock, Driver, Inlets, Timings};
+use crate::driver::{self, Clock, Driver, Inlets, Member, Timings};
 use crate::executor::Executor;
 use crate::leader::{LeaderView, Watcher};
 use crate::log::{Log, OpenError, Recovered, Space};
@@ -128,11 +128,11 @@ async fn start_voter(
         revision: Arc::clone(&revision),
         space: space_outlet,
     };
-    let Options { system: name, host, voters, .. } = options;
+    let Options { system: name, host, voters, store_bytes_max, .. } = options;
     let client = Client::new(&name);
     let identity = Identity::new(&name, &host, &voters);
     let others: Vec<Voter> = voters.iter().filter(|voter| voter.host != host).cloned().collect();
-    let me = host.clone();
+    let member = Member { host: host.clone(), others, store_bytes_max };
     let measured = round_trips.clone();
     let drive = move || async move {
         let (inbox_outlet, inbox) = driver::inbox_channel();
@@ -143,9 +143,9 @@ async fn start_voter(
                 return log.close();
             }
         };
-        let peers = Peers::start(&identity, &others, listener, &inbox_outlet);
+        let peers = Peers::start(&identity, &member.others, listener, &inbox_outlet);
         let inlets = Inlets { asks: ask_inlet, inbox, log_events, round_trips: measured };
-        Driver::new(replica, clock, log, peers, me, others, outlets).run(inlets).await;
+        Driver::new(replica, clock, log, peers, member, outlets).run(inlets).await;
     };
     let thread = DriverThread::spawn(asks.clone(), drive)
         .map_err(system("start the coordinator's thread"))?;

@@ -9,7 +9,7 @@ use axum::Router;
 use evenkeel_control::controller;
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::options::{
-    Options as CoordinatorOptions, RoundTrips, SEGMENT_BYTES, Voter,
+    Options as CoordinatorOptions, RoundTrips, SEGMENT_BYTES, STORE_BYTES_MAX, Voter,
 };
 use evenkeel_coordinator::{Coordinator, StartError as CoordinatorError};
 use evenkeel_diagnostic::Diagnostic;
@@ -416,6 +416,7 @@ fn coordinator_options(
         log_folder: folder.log(),
         log_segment_bytes: SEGMENT_BYTES,
         log_bytes_max: LOG_BYTES_MAX,
+        store_bytes_max: STORE_BYTES_MAX,
         seed: clock::now().as_nanos(),
     })
 }

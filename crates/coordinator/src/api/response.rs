@@ -283,6 +283,12 @@ impl From<Failure> for Refusal {
                 "a value has at most 1 MiB, a key at most 512 bytes",
                 Some("none"),
             ),
+            Failure::StoreFull => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "store-full",
+                "delete keys that are no longer needed; all keys and values may take 256 MiB",
+                Some("none"),
+            ),
             Failure::Unknown => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "outcome-unknown",

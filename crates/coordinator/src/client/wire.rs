@@ -137,6 +137,7 @@ enum Reason {
     DiskFull = 3,
     Overloaded = 4,
     TooLarge = 5,
+    StoreFull = 6,
 }
 
 /// Encodes a request; `stale` says that the state of the asked host will do.
@@ -261,6 +262,7 @@ fn encode_failure(failure: &Failure) -> WireFailure {
         Failure::DiskFull { host } => (Reason::DiskFull, Some(host), None),
         Failure::Overloaded { host } => (Reason::Overloaded, Some(host), None),
         Failure::TooLarge => (Reason::TooLarge, None, None),
+        Failure::StoreFull => (Reason::StoreFull, None, None),
         Failure::Unknown => (Reason::Unknown, None, None),
     };
     WireFailure {
@@ -307,6 +309,7 @@ fn decode_failure(failure: &WireFailure) -> Option<Failure> {
     Some(match failure.reason() {
         Reason::Unknown => Failure::Unknown,
         Reason::TooLarge => Failure::TooLarge,
+        Reason::StoreFull => Failure::StoreFull,
         Reason::NoQuorum => Failure::NoQuorum { host: host()? },
         Reason::DiskFull => Failure::DiskFull { host: host()? },
         Reason::Overloaded => Failure::Overloaded { host: host()? },
@@ -368,6 +371,7 @@ mod tests {
             Failure::DiskFull { host: host() },
             Failure::Overloaded { host: host() },
             Failure::TooLarge,
+            Failure::StoreFull,
             Failure::Unknown,
         ];
         for result in answers.map(Ok).into_iter().chain(failures.map(Err)) {

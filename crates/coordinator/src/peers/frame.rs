@@ -4,10 +4,13 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::options::STORE_BYTES_MAX;
+
 /// Longest message in bytes: a batch of entries, one of them as large as they get.
 pub(super) const MESSAGE_MAX: usize = 16 << 20;
 /// Longest snapshot in bytes.
 pub(super) const BULK_MAX: usize = 1 << 30;
+const _: () = assert!(STORE_BYTES_MAX <= BULK_MAX / 2, "a full store must fit into a snapshot");
 const HEAD: usize = 8;
 /// Memory that is taken before any of a frame's bytes has arrived.
 const TRUSTED: usize = 64 << 10;

@@ -5,7 +5,7 @@ use axum::http::Method;
 use evenkeel_consensus::command::{Answer, Command, Expect, Query, Space};
 use evenkeel_coordinator::Request;
 
-use crate::support::System;
+use crate::support::{STORE_BYTES_MAX, System};
 
 const HOSTS: usize = 4;
 
@@ -37,6 +37,46 @@ fn every_host_answers_for_every_key() {
         assert_eq!((missing.status.as_u16(), missing.code().as_str()), (404, "not-found"));
         assert!(!missing.header("evenkeel-revision").is_empty());
     }
+}
+
+#[test]
+fn a_full_store_takes_no_more_but_answers_and_deletes() {
+    let system = System::start(3, 1);
+    let value = || vec![b'x'; 1 << 20];
+    let full = STORE_BYTES_MAX / value().len();
+    for number in 0..full - 1 {
+        assert_eq!(system.put(0, &format!("/v1/kv/large-{number}"), &[], value()).status, 201);
+    }
+    for host in [system.leader(), 3] {
+        let put = system.put(host, "/v1/kv/more", &[], value());
+        assert_eq!((put.status.as_u16(), put.code().as_str()), (507, "store-full"));
+        assert_eq!(put.header("evenkeel-outcome"), "none");
+        assert_eq!(system.get(host, "/v1/kv/more").status, 404);
+        assert_eq!(system.get(host, "/v1/kv/large-0").status, 200);
+        // What makes it no larger is taken.
+        assert_eq!(system.put(host, "/v1/kv/large-0", &[], value()).status, 200);
+    }
+    assert_eq!(system.put(3, "/v1/kv/large-0", &[], "small").status, 200);
+    assert_eq!(system.delete(3, "/v1/kv/large-1", &[]).status, 204);
+    assert_eq!(system.put(3, "/v1/kv/more", &[], value()).status, 201);
+}
+
+#[test]
+fn the_systems_own_keys_find_room_in_a_full_store() {
+    let system = System::start(1, 0);
+    for number in 0..STORE_BYTES_MAX >> 20 {
+        system.put(0, &format!("/v1/kv/large-{number}"), &[], vec![b'x'; 1 << 20]);
+    }
+    assert_eq!(system.put(0, "/v1/kv/more", &[], vec![b'x'; 1 << 20]).status, 507);
+    let plan = Command::Put {
+        space: Space::System,
+        key: "plan".to_owned(),
+        value: Bytes::from(vec![b'x'; 1 << 20]),
+        expect: Expect::Any,
+        idempotency: None,
+    };
+    let answer = system.block_on(system.coordinator(0).execute(Request::Command(plan)));
+    assert!(matches!(answer, Ok(Answer::Written { .. })), "{answer:?}");
 }
 
 #[test]

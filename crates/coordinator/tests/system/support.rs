@@ -20,6 +20,9 @@ use tokio::sync::watch;
 /// Time within which everything in these tests must have happened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bound of these stores: one that a test can fill.
+pub(crate) const STORE_BYTES_MAX: usize = 16 << 20;
+
 /// A system of voters, and of clients after them.
 pub(crate) struct System {
     hosts: Vec<Host>,
@@ -131,6 +134,7 @@ impl System {
             log_folder: self.folder.join(host.name.as_str()),
             log_segment_bytes: if host.log_bytes_max == u64::MAX { SEGMENT_BYTES } else { 1 },
             log_bytes_max: host.log_bytes_max,
+            store_bytes_max: STORE_BYTES_MAX,
             seed: 1,
         };
         let runtime = runtime();

@@ -3,19 +3,23 @@
 pub(crate) mod wire;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode, header};
 use evenkeel_consensus::command::Answer;
-use evenkeel_model::name::SystemName;
+use evenkeel_model::name::{HostName, SystemName};
+use evenkeel_model::patience::patience;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::failure::Failure;
+use crate::options::{RoundTrips, Voter, patience_for};
 
 /// The version of what hosts ask each other.
 pub(crate) const FORMAT: &str = "1";
@@ -32,8 +36,9 @@ pub(crate) const LEADER_PATH: &str = "/internal/coordinator/leader";
 /// Longest answer in bytes: a list of keys, see [`crate::executor`].
 const ANSWER_MAX: usize = 16 << 20;
 
+/// Time to connect to a host near by, see [`patience`].
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// Time after which a silent connection is given up.
+/// Time after which a silent connection to a host near by is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(5);
 const IDLE_CONNECTIONS_MAX: usize = 16;
@@ -41,8 +46,42 @@ const IDLE_CONNECTIONS_MAX: usize = 16;
 /// A pool of connections to other hosts.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    pool: Arc<Mutex<Pool>>,
+    voters: Arc<[HostName]>,
+    round_trips: watch::Receiver<RoundTrips>,
     system: String,
+}
+
+/// Connections that were made with the same limits.
+#[derive(Debug)]
+struct Pool {
+    /// The round trip that the limits are made for.
+    round_trip: Duration,
+    http: HyperClient<HttpConnector, Full<Bytes>>,
+}
+
+impl Pool {
+    fn new(round_trip: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(patience(CONNECT_TIMEOUT, Some(round_trip))));
+        let silence_max = patience(SILENCE_MAX, Some(round_trip));
+        connector.set_keepalive(Some(silence_max));
+        connector.set_tcp_user_timeout(Some(silence_max));
+        let http = HyperClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self { round_trip, http }
+    }
+
+    /// Returns whether other limits are worth new connections: these are a fifth off.
+    fn is_off(&self, round_trip: Duration) -> bool {
+        let limit = |round_trip| patience(CONNECT_TIMEOUT, Some(round_trip));
+        let (now, wanted) = (limit(self.round_trip), limit(round_trip));
+        now.abs_diff(wanted) * 5 > now
+    }
 }
 
 /// Why there is no reply.
@@ -72,18 +111,37 @@ pub(crate) struct Forwarded {
 }
 
 impl Client {
-    pub(crate) fn new(system: &SystemName) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_keepalive(Some(SILENCE_MAX));
-        connector.set_tcp_user_timeout(Some(SILENCE_MAX));
-        let http = HyperClient::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { http, system: system.to_string() }
+    /// Starts with no connection to any of `voters`.
+    pub(crate) fn new(
+        system: &SystemName,
+        voters: &[Voter],
+        round_trips: watch::Receiver<RoundTrips>,
+    ) -> Self {
+        Self {
+            pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO))),
+            voters: voters.iter().map(|voter| voter.host.clone()).collect(),
+            round_trips,
+            system: system.to_string(),
+        }
+    }
+
+    /// Returns the connections, whose limits are those for the farthest voter.
+    fn http(&self) -> HyperClient<HttpConnector, Full<Bytes>> {
+        let farthest = {
+            let round_trips = self.round_trips.borrow();
+            let measured = self.voters.iter().filter_map(|voter| round_trips.get(voter));
+            measured.map(|trip| trip.median).max().unwrap_or_default()
+        };
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.is_off(farthest) {
+            *pool = Pool::new(farthest);
+        }
+        pool.http.clone()
+    }
+
+    /// Returns how long to wait for an answer of `host`.
+    pub(crate) fn patience(&self, host: &HostName, least: Duration) -> Duration {
+        patience_for(&self.round_trips.borrow(), host, least)
     }
 
     /// Returns the system that this host belongs to.
@@ -125,7 +183,7 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .body(Full::new(body))
             .map_err(|error| CallError::NotSent(error.to_string()))?;
-        let response = self.http.request(request).await.map_err(|error| {
+        let response = self.http().request(request).await.map_err(|error| {
             if error.is_connect() {
                 CallError::NotSent(error.to_string())
             } else {
@@ -143,5 +201,33 @@ impl Client {
                 String::from_utf8_lossy(body.get(..200).unwrap_or(&body))
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::RoundTrip;
+
+    #[tokio::test]
+    async fn limits_follow_the_farthest_voter() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let voters = [Voter { host: host("a1"), peer: address, api: address }];
+        let (outlet, round_trips) = watch::channel(RoundTrips::new());
+        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips);
+        let check = |name: &str, median: u64, expected: u64| {
+            let median = Duration::from_millis(median);
+            let trip = RoundTrip { median, p90: median };
+            outlet.send_modify(|trips| _ = trips.insert(host(name), trip));
+            drop(client.http());
+            let found = client.pool.lock().unwrap().round_trip;
+            assert_eq!(found, Duration::from_millis(expected), "{name}: {median:?}");
+        };
+        check("a1", 20, 0);
+        check("b1", 400, 0);
+        check("a1", 200, 200);
+        check("a1", 210, 200);
+        check("a1", 20, 20);
     }
 }

@@ -28,7 +28,8 @@ use crate::options::{RoundTrips, Voter};
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Time since there was a leader for which requests wait for the next one.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(2);
-/// Time after which a try is given up when another host leads by now.
+/// Time after which a try is given up when another host leads by now, and for the state of a host
+/// near by.
 const TRY_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for a leader with a full disk to hand over.
 const DISK_FULL_PATIENCE: Duration = Duration::from_millis(500);
@@ -132,7 +133,8 @@ impl Executor {
         let request = wire::encode_request(&Request::Query(query.clone()), true);
         for voter in self.nearest_voters() {
             let call = self.client.execute(voter.api, request.clone(), hops + 1);
-            if let Ok(Ok(forwarded)) = timeout(TRY_PATIENCE, call).await
+            if let Ok(Ok(forwarded)) =
+                timeout(self.client.patience(&voter.host, TRY_PATIENCE), call).await
                 && let Ok(answer) = forwarded.result
             {
                 self.revision.fetch_max(forwarded.revision, Ordering::Relaxed);

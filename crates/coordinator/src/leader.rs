@@ -35,7 +35,7 @@ impl LeaderView {
     }
 }
 
-/// Time for one host to say who leads.
+/// Time for a host near by to say who leads, see [`evenkeel_model::patience`].
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Pause between two questions while a leader says of itself that it leads, and otherwise: others
 /// go on naming a leader that is no more until they call an election.
@@ -95,7 +95,8 @@ async fn follow(client: Client, voters: Vec<Voter>, outlet: watch::Sender<Leader
 }
 
 async fn ask(client: &Client, voter: &Voter) -> Option<LeaderReport> {
-    tokio::time::timeout(ASK_TIMEOUT, client.leader(voter.api)).await.ok()?.ok()
+    let limit = client.patience(&voter.host, ASK_TIMEOUT);
+    tokio::time::timeout(limit, client.leader(voter.api)).await.ok()?.ok()
 }
 
 /// Returns the report of a host that leads, as soon as there is one that is not older than `term`,
@@ -133,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::client::LEADER_PATH;
+    use crate::options::RoundTrips;
 
     fn voter(host: &str, listener: &TcpListener) -> Voter {
         let address = listener.local_addr().unwrap();
@@ -158,7 +160,8 @@ mod tests {
             get(move || async move { serde_json::to_string(&*answer.lock().unwrap()).unwrap() }),
         );
         let server = tokio::spawn(async move { axum::serve(other, router).await });
-        let client = Client::new(&SystemName::parse("shop").unwrap());
+        let system = SystemName::parse("shop").unwrap();
+        let client = Client::new(&system, &voters, watch::channel(RoundTrips::new()).1);
         let (_watcher, mut view) = Watcher::start(client, voters);
         let leads = |name| {
             move |view: &LeaderView| view.leader.as_ref().is_some_and(|l| l.as_str() == name)

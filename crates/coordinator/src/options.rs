@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::{HostName, SystemName};
+use evenkeel_model::patience::patience;
 
 use crate::digest::digest;
 
@@ -77,6 +78,12 @@ pub struct RoundTrip {
     pub median: Duration,
     /// What 90 % are below.
     pub p90: Duration,
+}
+
+/// Returns how long to wait for an answer of `host`, see [`patience`].
+#[must_use]
+pub fn patience_for(round_trips: &RoundTrips, host: &HostName, least: Duration) -> Duration {
+    patience(least, round_trips.get(host).map(|trip| trip.median))
 }
 
 /// Round trips from this host to others; those that were not measured are missing.

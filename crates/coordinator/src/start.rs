@@ -93,7 +93,7 @@ pub(crate) async fn start(
 
 fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> Coordinator {
     let Options { system, host, voters, .. } = options;
-    let client = Client::new(&system);
+    let client = Client::new(&system, &voters, round_trips.clone());
     let (watcher, leader) = Watcher::start(client.clone(), voters.clone());
     let revision = Arc::default();
     let executor = Executor::new(host, voters, client, None, leader.clone(), revision, round_trips);
@@ -129,7 +129,7 @@ async fn start_voter(
         space: space_outlet,
     };
     let Options { system: name, host, voters, store_bytes_max, .. } = options;
-    let client = Client::new(&name);
+    let client = Client::new(&name, &voters, round_trips.clone());
     let identity = Identity::new(&name, &host, &voters);
     let others: Vec<Voter> = voters.iter().filter(|voter| voter.host != host).cloned().collect();
     let member = Member { host: host.clone(), others, store_bytes_max };

@@ -72,8 +72,8 @@ enum Command {
     /// Say whether the promise holds now, and what it rests on
     #[command(
         long_about = "Say whether the promise holds now, and what it rests on.\n\nExit code 0 \
-        when it does, 3 when it does not, 4 when no quorum can be reached: then this is what the \
-        host knows by itself."
+        when it does, 3 when it does not, 4 when no leader answers, for want of a quorum or of \
+        time: then this is what the host knows by itself."
     )]
     Status(StatusArguments),
     /// Stop this host's node and everything that it started

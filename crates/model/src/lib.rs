@@ -7,6 +7,7 @@ pub mod dealing;
 pub mod fault;
 pub mod instance;
 pub mod name;
+pub mod patience;
 pub mod place;
 pub mod random;
 pub mod service;

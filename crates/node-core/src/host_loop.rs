@@ -21,6 +21,7 @@ use evenkeel_control::redundancy::Redundancy;
 use evenkeel_control::report::{HostReport, InstanceReport, LeaderAnswer};
 use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::{HostName, RegionName};
+use evenkeel_model::patience::patience;
 use evenkeel_model::time::Timestamp;
 
 use crate::action::Action;
@@ -330,7 +331,11 @@ impl HostLoop {
             }
         } else if self.controller.is_none() || news {
             let Settings { system, control, .. } = &self.settings;
-            self.controller = Some(Controller::new(system.clone(), *control, term, plan, now));
+            // Hosts far away hear of a new leader, and are heard by it, later than those near by.
+            let farthest = self.reach.reachable(now).into_values().flatten().max();
+            let ttl = patience(control.ttl, farthest);
+            let control = controller::Settings { ttl, ..*control };
+            self.controller = Some(Controller::new(system.clone(), control, term, plan, now));
             self.heartbeat.due_at = now;
         }
     }

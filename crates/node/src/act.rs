@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
+use evenkeel_coordinator::options::{RoundTrips, patience_for};
 use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::service::Probe;
@@ -16,7 +17,7 @@ use evenkeel_node_core::event::{Event, ProcessChange};
 use evenkeel_node_core::process::{ProcessId, ProcessSpec};
 use evenkeel_supervisor::shims::{Shims, Signal};
 use evenkeel_supervisor::spec;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::check;
 use crate::client::Client;
@@ -29,7 +30,7 @@ use crate::writer::Writer;
 /// Size at which a process's log is rotated, in bytes.
 const LOG_MAX: u64 = 8 << 20;
 
-/// Time for the leader's answer to a report.
+/// Time for the answer of a leader near by to a report, see [`evenkeel_model::patience`].
 const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
 
 /// Time between two tries to read the stored plan after an election.
@@ -42,6 +43,8 @@ pub struct Hands {
     pub system: Arc<System>,
     /// Requests to other hosts.
     pub client: Client,
+    /// How far other hosts are.
+    pub round_trips: watch::Receiver<RoundTrips>,
     /// Where outcomes go.
     pub outcomes: mpsc::Sender<Outcome>,
     /// The plan on disk.
@@ -86,9 +89,10 @@ impl Hands {
         let Some(address) = self.system.hosts.get(to).map(|host| host.address) else { return };
         let address = SocketAddr::new(address, self.system.ports.api);
         let body = serde_json::to_vec(&ReportWire::from(report));
+        let limit = patience_for(&self.round_trips.borrow(), to, HEARTBEAT_MAX);
         let hands = self.clone();
         tokio::spawn(async move {
-            let event = match hands.report(address, body).await {
+            let event = match hands.report(address, body, limit).await {
                 Ok(answer) => Event::HeartbeatAnswered { answer },
                 Err(reason) => Event::HeartbeatFailed { reason },
             };
@@ -100,9 +104,10 @@ impl Hands {
         &self,
         address: SocketAddr,
         body: serde_json::Result<Vec<u8>>,
+        limit: Duration,
     ) -> Result<LeaderAnswer, String> {
         let body = body.map_err(|error| error.to_string())?;
-        let answer = self.client.post(address, "/internal/heartbeat", body, HEARTBEAT_MAX).await?;
+        let answer = self.client.post(address, "/internal/heartbeat", body, limit).await?;
         let mut wire: AnswerWire =
             serde_json::from_slice(&answer).map_err(|error| format!("{address}: {error}"))?;
         if let Some(digest) = wire.system_digest.take() {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -12,9 +12,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use evenkeel_control::report::{HostReport, LeaderAnswer};
+use evenkeel_coordinator::options::{RoundTrips, patience_for};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::system::System;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, FORMAT_HEADER, SYSTEM_HEADER};
 use crate::status::StatusWire;
@@ -23,7 +24,8 @@ use crate::wire::{AnswerWire, FORMAT, ReportWire};
 /// Longest report, in bytes.
 const REPORT_MAX: usize = 1 << 20;
 
-/// How long the leader may take to say its status before the local one is given instead.
+/// How long a leader near by may take to say its status before the local one is given instead, see
+/// [`evenkeel_model::patience`].
 const LEADER_STATUS_MAX: Duration = Duration::from_millis(500);
 
 /// A question to the host's loop.
@@ -44,6 +46,8 @@ pub struct Context {
     pub questions: mpsc::Sender<Question>,
     /// The way to other hosts.
     pub client: Client,
+    /// How far other hosts are.
+    pub round_trips: watch::Receiver<RoundTrips>,
     /// The system in force.
     pub system: Arc<System>,
     /// This host.
@@ -106,13 +110,16 @@ async fn status(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
         && let Some(host) = context.system.hosts.values().find(|host| host.name.as_str() == leader)
     {
         let address = SocketAddr::new(host.address, context.system.ports.api);
-        let asked = context.client.get(address, "/v1/status?local", LEADER_STATUS_MAX).await;
+        let limit = patience_for(&context.round_trips.borrow(), &host.name, LEADER_STATUS_MAX);
+        let begun = Instant::now();
+        let asked = context.client.get(address, "/v1/status?local", limit).await;
         if let Ok(body) = asked
             && let Ok(theirs) = serde_json::from_slice::<StatusWire>(&body)
             && theirs.is_leader()
         {
             return json(&theirs.seen_from(&own));
         }
+        return json(&own.without_leader(begun.elapsed()));
     }
     json(&own)
 }

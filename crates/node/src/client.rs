@@ -35,7 +35,8 @@ impl Client {
     pub fn new(system: SystemName) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_millis(400)));
+        // The whole exchange has a limit, which knows how far the other host is.
+        connector.set_connect_timeout(None);
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(10))

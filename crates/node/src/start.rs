@@ -219,10 +219,10 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         })?;
     let (shim_events, shims_inlet) = mpsc::channel(1024);
     let shims = open_shims(&options, &folder, shim_events).await?;
-    let (round_trips, round_trips_outlet) = watch::channel(RoundTrips::new());
+    let (round_trips, measured) = watch::channel(RoundTrips::new());
     let coordinator_options = coordinator_options(&system, &place, &folder)?;
     note_log(&folder, &coordinator_options).await?;
-    let coordinator = Coordinator::start(coordinator_options, round_trips_outlet).await?;
+    let coordinator = Coordinator::start(coordinator_options, measured.clone()).await?;
     let store = Store::new(coordinator, place.name.clone());
     let (outcomes, outcomes_inlet) = mpsc::channel(1024);
     let (questions, questions_inlet) = mpsc::channel(256);
@@ -230,6 +230,7 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let context = Context {
         questions,
         client: client.clone(),
+        round_trips: measured.clone(),
         system: Arc::clone(&system),
         host: place.name.clone(),
     };
@@ -245,6 +246,7 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         hands: Hands {
             system: Arc::clone(&system),
             client,
+            round_trips: measured,
             plan: plan_writer(&folder, &system, outcomes.clone()),
             routes: routes_writer(&folder, outcomes.clone()),
             outcomes,

@@ -1,6 +1,7 @@
 //! The status that people and programs read: one sentence, then everything it rests on.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use evenkeel_model::place::HostRole;
 use evenkeel_model::system::System;
@@ -204,10 +205,32 @@ impl StatusWire {
         self
     }
 
+    /// Says that the leader, which alone can tell whether the goal is met, gave no answer in time.
+    #[must_use]
+    pub fn without_leader(mut self, waited: Duration) -> Self {
+        let leader = self.leader.as_deref().unwrap_or("none");
+        self.sentence = format!(
+            "{}: leader `{leader}` did not answer `{}` within {} ms, so nobody says whether the \
+             goal is met; the rest is {}",
+            self.system,
+            self.host,
+            waited.as_millis(),
+            self.known()
+        );
+        self
+    }
+
     fn sentence(&self, survival: &Survival) -> String {
         let (system, goal) = (&self.system, &self.survive);
-        if self.source == Source::Local {
-            return format!("{system} has {}", self.no_quorum());
+        match (self.source, &self.leader) {
+            (Source::Leader, _) => {}
+            (Source::Local, None) => return format!("{system} has {}", self.no_quorum()),
+            (Source::Local, Some(leader)) => {
+                return format!(
+                    "{system}: leader `{leader}` was not asked whether the goal is met; this is {}",
+                    self.known()
+                );
+            }
         }
         let up = self.hosts.iter().filter(|host| host.state == Some(HostStateWire::Up)).count();
         let hosts = format!("{up} of {} hosts up", self.hosts.len());
@@ -244,13 +267,17 @@ impl StatusWire {
                 format!("voters {} and {last} do not answer", others.join(", "))
             }
         };
-        let age = match self.age_ms {
+        format!("no quorum in reach of `{}`: {silent}; the rest is {}", self.host, self.known())
+    }
+
+    /// Says where a local view is from, and how old it is.
+    fn known(&self) -> String {
+        match self.age_ms {
             Some(age) => {
                 format!("what `{}` heard from a leader {} s ago", self.host, age.div_ceil(1000))
             }
             None => format!("what `{}` knows by itself", self.host),
-        };
-        format!("no quorum in reach of `{}`: {silent}; the rest is {age}", self.host)
+        }
     }
 }
 
@@ -313,4 +340,80 @@ fn processes(status: &Status) -> Vec<ProcessWire> {
         last_error: process.last_error.clone(),
     };
     status.processes.iter().map(process).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use evenkeel_model::name::HostName;
+
+    use super::*;
+
+    const FILE: &str = r#"
+        system = "shop"
+        survive = "process"
+        [region.fra]
+        zones = { a = { a1 = "127.0.0.1", a2 = "127.0.0.2" } }
+        [service.web]
+        command = ["web", "${PORT}"]
+        replicas = 1
+        [gateway.public]
+        listen = ":8080"
+        routes = [{ path = "/", to = "web" }]
+    "#;
+
+    /// What `a2` says by itself, three seconds after it last heard from a leader.
+    fn local(leader: Option<&str>) -> StatusWire {
+        let system = evenkeel_system_file::parse(FILE).unwrap().system;
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let seen = evenkeel_node_core::status::HostStatus {
+            state: None,
+            round_trip: Some(Duration::from_millis(400)),
+            disk_ok: true,
+            gateway_up: true,
+        };
+        let status = Status {
+            host: host("a2"),
+            leader: leader.map(host),
+            is_leader: false,
+            term: 7,
+            leader_contact: Some(Duration::from_millis(2500)),
+            plan: None,
+            routes_generation: 1,
+            hosts: BTreeMap::from([(host("a1"), seen)]),
+            processes: Vec::new(),
+            instances: Vec::new(),
+            redundancy: None,
+            disk_error: None,
+            stopping: false,
+        };
+        let survival = crate::survival::judge(&system, &status);
+        StatusWire::new(&status, &system, &survival, Vec::new(), Vec::new(), Timestamp::ZERO)
+    }
+
+    #[test]
+    fn a_slow_leader_is_not_taken_for_a_lost_quorum() {
+        let heard = "what `a2` heard from a leader 3 s ago";
+        let slow = local(Some("a1")).without_leader(Duration::from_millis(1700));
+        assert_eq!(
+            slow.sentence,
+            format!(
+                "shop: leader `a1` did not answer `a2` within 1700 ms, so nobody says whether the \
+                 goal is met; the rest is {heard}"
+            )
+        );
+        assert!(!slow.goal_met);
+        assert_eq!(
+            local(Some("a1")).sentence,
+            format!("shop: leader `a1` was not asked whether the goal is met; this is {heard}")
+        );
+        assert_eq!(
+            local(None).sentence,
+            format!(
+                "shop has no quorum in reach of `a2`: every voter answers, but none leads yet; the \
+                 rest is {heard}"
+            )
+        );
+    }
 }

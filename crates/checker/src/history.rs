@@ -36,6 +36,10 @@ pub enum Outcome {
     Ok,
     /// Surely without effect.
     Fail,
+    /// Surely without effect, because the store looked and the condition did not hold: at some
+    /// instant between invocation and return the key was not at the expected revision, or there
+    /// was nothing to delete. It tells of the key what a read would have told.
+    Refused,
     /// In doubt: it may have taken effect, may take effect at any later time, or never.
     Unknown,
 }
@@ -45,6 +49,7 @@ impl fmt::Display for Outcome {
         formatter.pad(match self {
             Self::Ok => "ok",
             Self::Fail => "fail",
+            Self::Refused => "refused",
             Self::Unknown => "unknown",
         })
     }
@@ -85,12 +90,25 @@ impl Operation {
         !matches!(self.kind, OperationKind::Get)
     }
 
+    /// Returns whether it is a write that took effect, or may have.
+    #[must_use]
+    pub const fn may_have_written(&self) -> bool {
+        self.is_write() && matches!(self.outcome, Outcome::Ok | Outcome::Unknown)
+    }
+
+    /// Returns whether this is a condition that the store looked at and found not to hold.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self.kind, OperationKind::Cas | OperationKind::Delete)
+            && matches!(self.outcome, Outcome::Refused)
+    }
+
     /// Returns the time up to which it may still take effect: for ever, when in doubt.
     #[must_use]
     pub const fn latest_effect(&self) -> Timestamp {
         match self.outcome {
             Outcome::Unknown => Timestamp::from_nanos(u64::MAX),
-            Outcome::Ok | Outcome::Fail => self.returned,
+            Outcome::Ok | Outcome::Fail | Outcome::Refused => self.returned,
         }
     }
 }
@@ -144,12 +162,14 @@ pub enum Rule {
     DivergentMembers,
     /// Two writes were acknowledged with the same revision.
     ReusedRevision,
-    /// A read returned what no write had written.
+    /// Something was read, by a client or afterwards, that no write had written.
     UnwrittenValue,
     /// The order of revisions contradicts the order in which operations followed one another.
     RealTimeOrder,
     /// A conditional write or a delete was acknowledged though its condition did not hold.
     BrokenPrecondition,
+    /// A conditional write or a delete was refused though its condition held all the time.
+    FalseRefusal,
     /// No order of the operations explains all answers.
     NotLinearizable,
 }
@@ -165,6 +185,7 @@ impl fmt::Display for Rule {
             Self::UnwrittenValue => "read of an unwritten value",
             Self::RealTimeOrder => "real-time order broken",
             Self::BrokenPrecondition => "precondition broken",
+            Self::FalseRefusal => "refused without reason",
             Self::NotLinearizable => "not linearizable",
         })
     }
@@ -200,7 +221,8 @@ pub(crate) mod parse {
 
     /// Reads operations on key `k`, parted by `|`: `0-9 cas b =1 @2` is a compare-and-set to `b`
     /// with the expected revision 1, sent at 0 ns, acknowledged at 9 ns with revision 2; `?` at the
-    /// end marks an outcome in doubt, `!` a sure failure, `~client` another client.
+    /// end marks an outcome in doubt, `!` a sure failure, `#` a refusal, `~client` another client,
+    /// `/key` another key.
     pub(crate) fn history(text: &str) -> Vec<Operation> {
         text.split('|').map(operation).collect()
     }
@@ -231,9 +253,11 @@ pub(crate) mod parse {
             match (word.split_at(1), word) {
                 (_, "?") => operation.outcome = Outcome::Unknown,
                 (_, "!") => operation.outcome = Outcome::Fail,
+                (_, "#") => operation.outcome = Outcome::Refused,
                 (("=", expect), _) => operation.expect = expect.parse().ok(),
                 (("@", revision), _) => operation.revision = revision.parse().ok(),
                 (("~", client), _) => client.clone_into(&mut operation.client),
+                (("/", key), _) => key.clone_into(&mut operation.key),
                 _ => operation.value = Some(word.to_owned()),
             }
         }

@@ -9,4 +9,5 @@ pub mod linearizability;
 pub mod measure;
 pub mod revisions;
 pub mod search;
+pub mod store_order;
 pub mod survival;

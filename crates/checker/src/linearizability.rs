@@ -11,7 +11,10 @@ use crate::search::{Found, search};
 pub struct Verdict {
     /// Every key that is not linearizable, with why.
     pub violations: Vec<Violation>,
-    /// Keys on which the search gave up: neither proven nor refuted.
+    /// Keys on which revisions contradict each other, but the search, which alone knows whether an
+    /// operation in doubt excuses it, gave up. Not proven, and surely no proof of soundness.
+    pub suspected: Vec<Violation>,
+    /// Keys on which the search gave up with nothing found before: neither proven nor refuted.
     pub undecided: Vec<String>,
 }
 
@@ -21,31 +24,33 @@ pub struct Verdict {
 pub fn check(operations: &[Operation], steps_max: usize) -> Verdict {
     let mut verdict = Verdict::default();
     for (key, operations) in by_key(operations) {
-        match check_key(key, &operations, steps_max) {
-            Ok(Found::Order | Found::NoOrder) => {}
-            Ok(Found::Undecided) => verdict.undecided.push(key.to_owned()),
-            Err(violation) => verdict.violations.push(violation),
-        }
+        verdict.check_key(key, &operations, steps_max);
     }
     verdict
 }
 
-fn check_key(key: &str, operations: &[&Operation], steps_max: usize) -> Result<Found, Violation> {
-    let readable = !acknowledged_without_revision(operations) && unique_values(operations);
-    let found = if readable { revisions::check(key, operations) } else { Ok(()) };
-    if readable && found.is_ok() {
-        return Ok(Found::Order);
-    }
-    if readable && !revisions::leaves_room(operations) {
-        return found.map(|()| Found::Order);
-    }
-    match search(operations, steps_max) {
-        Found::NoOrder => {
-            found?;
-            let evidence = format!("no order explains its {} operations", operations.len());
-            Err(Violation::new(Rule::NotLinearizable, key, evidence))
+impl Verdict {
+    fn check_key(&mut self, key: &str, operations: &[&Operation], steps_max: usize) {
+        let readable = !acknowledged_without_revision(operations) && unique_values(operations);
+        let suspected = match readable.then(|| revisions::check(key, operations)) {
+            Some(Ok(())) => return,
+            Some(Err(violation)) if !revisions::leaves_room(operations) => {
+                self.violations.push(violation);
+                return;
+            }
+            Some(Err(violation)) => Some(violation),
+            None => None,
+        };
+        match (search(operations, steps_max), suspected) {
+            (Found::Order, _) => {}
+            (Found::NoOrder, Some(violation)) => self.violations.push(violation),
+            (Found::NoOrder, None) => {
+                let evidence = format!("no order explains its {} operations", operations.len());
+                self.violations.push(Violation::new(Rule::NotLinearizable, key, evidence));
+            }
+            (Found::Undecided, Some(violation)) => self.suspected.push(violation),
+            (Found::Undecided, None) => self.undecided.push(key.to_owned()),
         }
-        decided @ (Found::Order | Found::Undecided) => Ok(decided),
     }
 }
 
@@ -75,7 +80,7 @@ mod tests {
 
     fn check_text(text: &str, expected: Result<(), Rule>) {
         let verdict = check(&history(text), 100_000);
-        assert!(verdict.undecided.is_empty(), "{text}");
+        assert!(verdict.undecided.is_empty() && verdict.suspected.is_empty(), "{text}");
         let found = verdict.violations.first().map_or(Ok(()), |violation| Err(violation.rule));
         assert_eq!(found, expected, "{text}");
     }
@@ -105,7 +110,24 @@ mod tests {
 
     #[test]
     fn says_so_when_it_gives_up() {
-        let operations = history("0-9 put a @1 | 10-19 delete ? | 20-29 get");
+        let operations = history("0-9 put a @1 | 10-19 delete | 20-29 get");
         assert_eq!(check(&operations, 1).undecided, ["k"]);
+    }
+
+    #[test]
+    fn keeps_what_it_suspects_when_it_gives_up() {
+        let operations = history("0-9 put a @1 | 10-19 put b ? | 20-29 get");
+        let verdict = check(&operations, 1);
+        assert_eq!((verdict.violations.len(), verdict.undecided.len()), (0, 0));
+        let rules: Vec<Rule> = verdict.suspected.iter().map(|found| found.rule).collect();
+        assert_eq!(rules, [Rule::RealTimeOrder]);
+    }
+
+    #[test]
+    fn a_lost_write_shows_by_the_refusal_of_what_follows_it() {
+        check_text("0-9 put a @5 | 10-19 cas b =5 #", Err(Rule::FalseRefusal));
+        check_text("0-9 put a @5 | 10-19 delete #", Err(Rule::FalseRefusal));
+        check_text("0-9 put a @5 | 10-19 put b ? | 20-29 cas c =5 #", Ok(()));
+        check_text("0-9 put a @5 | 10-19 cas c =5 ? | 20-29 cas d =5 #", Ok(()));
     }
 }

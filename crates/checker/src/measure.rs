@@ -17,7 +17,8 @@ pub struct Counts {
     pub operations: u64,
     /// Acknowledged.
     pub ok: u64,
-    /// Surely without effect.
+    /// Surely without effect, refusals included: the drill's clients ask for nothing that a healthy
+    /// system refuses.
     pub failed: u64,
     /// In doubt.
     pub unknown: u64,
@@ -31,7 +32,7 @@ pub fn count<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> Counts 
         counts.operations += 1;
         match operation.outcome {
             Outcome::Ok => counts.ok += 1,
-            Outcome::Fail => counts.failed += 1,
+            Outcome::Fail | Outcome::Refused => counts.failed += 1,
             Outcome::Unknown => counts.unknown += 1,
         }
     }

@@ -37,7 +37,7 @@ pub fn leaves_room(operations: &[&Operation]) -> bool {
     };
     operations.iter().filter(|operation| operation.is_write()).any(|write| match write.outcome {
         Outcome::Ok => write.revision.is_none(),
-        Outcome::Fail => false,
+        Outcome::Fail | Outcome::Refused => false,
         Outcome::Unknown => write.kind == OperationKind::Delete || !read(&write.value),
     })
 }
@@ -126,12 +126,47 @@ impl<'a> Versions<'a> {
         Ok(())
     }
 
-    /// Returns the first revision from `revision` on at which the key is absent.
-    fn absent_from(&self, revision: u64) -> Option<u64> {
-        let deleted = |(revision, write): (&u64, &&Operation)| {
-            (write.kind == OperationKind::Delete).then_some(*revision)
+    /// Returns the first revision from `revision` on, 0 or one of a write, at which what `holds` asks
+    /// of the key's revision is true; `None` stands for an absent key.
+    fn first_from(&self, revision: u64, holds: impl Fn(Option<u64>) -> bool) -> Option<u64> {
+        if revision == 0 && holds(None) {
+            return Some(0);
+        }
+        let mut later = self.writes.range(revision..);
+        later.find_map(|(&revision, write)| {
+            let present = (write.kind != OperationKind::Delete).then_some(revision);
+            holds(present).then_some(revision)
+        })
+    }
+
+    /// Returns the position of an operation that follows what stands at `floor`: its own for a write
+    /// and for a read of a value; for a look at a key without a revision the first that fits, which
+    /// leaves the most room to all that follow. `None` within when there is none.
+    fn position(
+        &self,
+        operation: &Operation,
+        place: Option<u64>,
+        floor: u64,
+    ) -> Option<Option<Position>> {
+        let looked = |holds: &dyn Fn(Option<u64>) -> bool| {
+            Some(self.first_from(floor, holds).map(|revision| (revision, READ)))
         };
-        if revision == 0 { Some(0) } else { self.writes.range(revision..).find_map(deleted) }
+        if is_answered_read(operation) {
+            return match (&operation.value, operation.revision) {
+                (Some(_), revision) => revision.map(|revision| Some((revision, READ))),
+                (None, _) => looked(&|present| present.is_none()),
+            };
+        }
+        match operation.kind {
+            OperationKind::Cas if operation.is_refusal() => {
+                looked(&|present| present != operation.expect)
+            }
+            OperationKind::Delete if operation.is_refusal() => looked(&|present| present.is_none()),
+            OperationKind::Put
+            | OperationKind::Cas
+            | OperationKind::Delete
+            | OperationKind::Get => place.map(|revision| Some((revision, WRITE))),
+        }
     }
 }
 
@@ -141,8 +176,8 @@ fn is_answered_read(operation: &Operation) -> bool {
 
 /// Goes through time and checks that nothing stands before what had already returned.
 ///
-/// A read that found nothing could stand after any delete: it takes the first that real time
-/// allows, which leaves the most room to all that follow.
+/// A read that found nothing could stand after any delete, and a refusal after anything but what it
+/// asked for: each takes the first place that real time allows.
 fn check_order(
     key: &str,
     operations: &[&Operation],
@@ -167,17 +202,8 @@ fn check_order(
                 floor = (position, Some(other));
             }
         }
-        let position = if is_answered_read(operation) {
-            match (&operation.value, operation.revision) {
-                (Some(_), Some(revision)) => Some((revision, READ)),
-                (Some(_), None) => continue,
-                (None, _) => versions.absent_from(floor.0.0).map(|revision| (revision, READ)),
-            }
-        } else {
-            let place = places.get(&std::ptr::from_ref(operation));
-            let Some(place) = place else { continue };
-            Some((*place, WRITE))
-        };
+        let place = places.get(&std::ptr::from_ref(operation)).copied();
+        let Some(position) = versions.position(operation, place, floor.0.0) else { continue };
         let fits = position.is_some_and(|position| match position.1 {
             WRITE => position > floor.0,
             _ => position >= floor.0,
@@ -186,7 +212,9 @@ fn check_order(
             let before =
                 floor.1.map_or_else(String::new, |index| format!(" after [{}]", sorted[index]));
             let evidence = format!("[{operation}]{before}");
-            return Err(Violation::new(Rule::RealTimeOrder, key, evidence));
+            let is_refusal = operation.is_refusal();
+            let rule = if is_refusal { Rule::FalseRefusal } else { Rule::RealTimeOrder };
+            return Err(Violation::new(rule, key, evidence));
         };
         under_way.push((Reverse(operation.latest_effect().as_nanos()), position, index));
     }
@@ -212,6 +240,25 @@ mod tests {
         check_text("0-9 put a @1 | 10-19 cas b =1 @2 | 20-29 delete @3 | 30-39 get", Ok(()));
         check_text("0-9 put a @1 | 10-19 put b ? | 20-29 get a @1 | 30-39 get b @2", Ok(()));
         check_text("0-30 delete @2 | 0-9 put a @1 | 10-19 get | 20-29 get", Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_tells_what_a_read_would_have_told() {
+        let lost = Err(Rule::FalseRefusal);
+        check_text("0-9 put a @5 | 10-19 cas b =5 #", lost);
+        check_text("0-9 put a @5 | 10-19 delete #", lost);
+        check_text("0-9 cas a =absent #", lost);
+        check_text("0-9 put a @5 | 10-19 cas b =4 # | 20-29 cas b =absent #", Ok(()));
+        check_text("0-9 put a @5 | 10-19 put b @6 | 10-19 cas c =5 #", Ok(()));
+        check_text("0-9 put a @5 | 10-30 delete @6 | 10-19 delete #", Ok(()));
+        check_text("0-9 delete #", Ok(()));
+        // What refused it must have been there before it returned.
+        let early = "0-9 put a @5 | 10-19 cas c =5 # | 20-29 put b @6";
+        check_text(early, Err(Rule::RealTimeOrder));
+        let read = "0-9 put a @5 | 10-30 put b @6 | 10-15 cas c =5 # | 20-25 get a @5";
+        check_text(read, Err(Rule::RealTimeOrder));
+        // A failure that nobody looked at tells nothing.
+        check_text("0-9 put a @5 | 10-19 cas b =5 !", Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::history::{Operation, OperationKind, Outcome, Rule, Violation, by_key}
 pub struct Contents {
     /// The member's name.
     pub member: String,
-    /// Every key of the history that it holds.
+    /// Everything that it holds where the history wrote.
     pub entries: BTreeMap<String, Entry>,
 }
 
@@ -33,7 +33,8 @@ pub struct Survival {
     pub violations: Vec<Violation>,
 }
 
-/// Compares a history, which has ended, with what `members` hold. Written values must be unique.
+/// Compares a history, which has ended, with what `members` hold. Written values must be unique. A
+/// key that no operation of the history names must not be there.
 #[must_use]
 pub fn check(operations: &[Operation], members: &[Contents]) -> Survival {
     let mut survival = Survival::default();
@@ -59,6 +60,7 @@ pub fn check(operations: &[Operation], members: &[Contents]) -> Survival {
         }
         survival.lost += lost.len() as u64;
     }
+    survival.violations.extend(foreign(&keys, members));
     survival.violations.extend(diverging(&keys, members));
     survival
 }
@@ -100,17 +102,19 @@ fn could_remove(delete: &Operation, write: &Operation) -> bool {
         (Some(deleted), Some(written)) => deleted > written,
         _ => delete.latest_effect() >= write.invoked,
     };
-    delete.kind == OperationKind::Delete && delete.outcome != Outcome::Fail && ordered_after
+    delete.kind == OperationKind::Delete && delete.may_have_written() && ordered_after
 }
 
 /// Returns what is wrong with the value that is there, if anything.
 fn misplaced(operations: &[&Operation], entry: &Entry) -> Option<(Rule, String)> {
     let found = describe(Some(entry));
-    let mut writes = operations
+    let writes: Vec<&&Operation> = operations
         .iter()
-        .filter(|write| write.is_write() && write.value.as_ref() == Some(&entry.value));
-    let Some(write) = writes.find(|write| write.outcome != Outcome::Fail) else {
-        return Some((Rule::ResurrectedWrite, format!("found {found}, which no write left there")));
+        .filter(|write| write.is_write() && write.value.as_ref() == Some(&entry.value))
+        .collect();
+    let Some(write) = writes.iter().find(|write| write.may_have_written()) else {
+        let rule = if writes.is_empty() { Rule::UnwrittenValue } else { Rule::ResurrectedWrite };
+        return Some((rule, format!("found {found}, which no write left there")));
     };
     if write.revision.is_some_and(|revision| revision != entry.revision) {
         return Some((Rule::DuplicateWrite, format!("found {found}, written by [{write}]")));
@@ -125,6 +129,19 @@ fn misplaced(operations: &[&Operation], entry: &Entry) -> Option<(Rule, String)>
     };
     let delete = operations.iter().find(deleted_later)?;
     Some((Rule::ResurrectedWrite, format!("found {found}, deleted by [{delete}]")))
+}
+
+/// Returns what stands under keys that the history does not know.
+fn foreign(keys: &BTreeMap<&str, Vec<&Operation>>, members: &[Contents]) -> Vec<Violation> {
+    let entries = members
+        .iter()
+        .flat_map(|member| member.entries.iter().map(move |(key, entry)| (member, key, entry)));
+    let unknown = entries.filter(|(_, key, _)| !keys.contains_key(key.as_str()));
+    let violation = |(member, key, entry): (&Contents, &String, &Entry)| {
+        let evidence = format!("on `{}`: found {}", member.member, describe(Some(entry)));
+        Violation::new(Rule::UnwrittenValue, key, evidence)
+    };
+    unknown.map(violation).collect()
 }
 
 /// Compares every member with the first.
@@ -188,11 +205,18 @@ mod tests {
     #[test]
     fn finds_resurrected_and_duplicate_writes() {
         check_text("0-9 put a !", Some(("a", 1)), 0, &[Rule::ResurrectedWrite]);
-        check_text("0-9 put a ! | 10-19 get", Some(("z", 1)), 0, &[Rule::ResurrectedWrite]);
+        check_text("0-9 cas a =1 #", Some(("a", 1)), 0, &[Rule::ResurrectedWrite]);
         let deleted = "0-9 put a @1 | 10-19 delete @2";
         check_text(deleted, Some(("a", 1)), 0, &[Rule::ResurrectedWrite]);
         check_text("0-9 put a @1 | 10-19 delete", Some(("a", 1)), 0, &[Rule::ResurrectedWrite]);
         check_text("0-9 put a @1", Some(("a", 5)), 0, &[Rule::DuplicateWrite]);
+    }
+
+    #[test]
+    fn finds_what_nobody_wrote() {
+        check_text("0-9 put a ! | 10-19 get", Some(("z", 1)), 0, &[Rule::UnwrittenValue]);
+        check_text("0-9 put a /other !", Some(("a", 1)), 0, &[Rule::UnwrittenValue]);
+        check_text("0-9 put a @1 /other | 10-19 delete @2 /other", None, 0, &[]);
     }
 
     #[test]

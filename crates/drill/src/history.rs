@@ -8,7 +8,8 @@ use evenkeel_checker::history::{Operation, OperationKind, Outcome};
 use serde::Serialize;
 
 /// One line. `invoke_ns` and `return_ns` are `CLOCK_MONOTONIC`, `revision` is the answer's `ETag`, of a
-/// delete the revision that it made.
+/// delete the revision that it made. A `fail` is `refused` when the store looked at the condition and
+/// found that it did not hold: a reader of histories may use it as it uses a read.
 #[derive(Serialize)]
 struct Line<'a> {
     client: &'a str,
@@ -20,6 +21,8 @@ struct Line<'a> {
     return_ns: u64,
     outcome: &'static str,
     revision: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
 }
 
 /// Writes a history as it happens.
@@ -55,10 +58,11 @@ impl HistoryFile {
             return_ns: operation.returned.as_nanos(),
             outcome: match operation.outcome {
                 Outcome::Ok => "ok",
-                Outcome::Fail => "fail",
+                Outcome::Fail | Outcome::Refused => "fail",
                 Outcome::Unknown => "unknown",
             },
             revision: operation.revision,
+            refused: operation.outcome == Outcome::Refused,
         };
         serde_json::to_writer(&mut self.0, &line)?;
         self.0.write_all(b"\n")
@@ -83,7 +87,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("evenkeel-history-{}", std::process::id()));
         let mut file = HistoryFile::create(&path).unwrap();
         let at = Timestamp::from_nanos;
-        file.append(&Operation {
+        let operation = Operation {
             client: "fra-1".to_owned(),
             kind: OperationKind::Cas,
             key: "k".to_owned(),
@@ -94,14 +98,18 @@ mod tests {
             returned: at(3),
             outcome: Outcome::Unknown,
             revision: None,
-        })
-        .unwrap();
+        };
+        file.append(&operation).unwrap();
+        file.append(&Operation { outcome: Outcome::Refused, ..operation }).unwrap();
         file.flush().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let expected = concat!(
             r#"{"client":"fra-1","op":"cas","key":"k","value":"v","expect":3,"#,
             r#""invoke_ns":2,"return_ns":3,"outcome":"unknown","revision":null}"#,
+            "\n",
+            r#"{"client":"fra-1","op":"cas","key":"k","value":"v","expect":3,"#,
+            r#""invoke_ns":2,"return_ns":3,"outcome":"fail","revision":null,"refused":true}"#,
             "\n"
         );
         assert_eq!(text, expected);

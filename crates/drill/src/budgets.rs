@@ -15,6 +15,10 @@ pub struct Budget {
     pub recover_max: Duration,
     /// From the end of the fault until full redundancy.
     pub full_redundancy_max: Duration,
+    /// A gap above this already before the fault is this machine's noise, which excuses times above
+    /// the standard limits. `None`: nothing does, since the limits were given by the user, who may
+    /// well have chosen one below what is normal.
+    pub noise_max: Option<Duration>,
 }
 
 /// Limits to use in place of the standard ones.
@@ -22,8 +26,6 @@ pub struct Budget {
 pub struct Overrides {
     /// In place of [`Budget::gap_max`].
     pub gap_max: Option<Duration>,
-    /// In place of [`Budget::failed_max`].
-    pub failed_max: Option<u64>,
 }
 
 impl Budget {
@@ -40,12 +42,14 @@ impl Budget {
             Role::Leader | Role::Host => (None, 2),
             Role::Zone | Role::Region | Role::Link => (None, 3),
         };
-        let gap_max = overrides.gap_max.unwrap_or(Duration::from_secs(gap));
+        let standard = Duration::from_secs(gap);
+        let gap_max = overrides.gap_max.unwrap_or(standard);
         Self {
-            failed_max: overrides.failed_max.or(failed_max),
+            failed_max,
             gap_max,
             recover_max: gap_max + Duration::from_secs(1),
             full_redundancy_max: Duration::from_secs(20),
+            noise_max: overrides.gap_max.is_none().then_some(standard),
         }
     }
 }

@@ -12,13 +12,14 @@ use evenkeel_lab::world::{Isolation, World};
 use evenkeel_lab::{BuildError, Lab, LabOptions, PowerError, Storage, Wan};
 use evenkeel_model::fault::FaultKind;
 use evenkeel_model::system::System;
+use hyper::StatusCode;
 
 use crate::bench::Bench;
 use crate::budgets::Overrides;
 use crate::experiment::{Drill, DrillError, DrillOptions, Outages};
 use crate::hands;
 use crate::history::HistoryFile;
-use crate::load::{LoadOptions, Traffic};
+use crate::load::{LoadOptions, Page, Traffic};
 use crate::network::run_in;
 use crate::plan::{Only, Phases, Scope};
 use crate::relay;
@@ -34,6 +35,12 @@ const RATE: u32 = 240;
 const CLIENTS: usize = 4;
 /// Time for the first good answer.
 const FIRST_ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Time for the example service to list its profiles, which needs a leader of the store.
+const PROFILES_MAX: Duration = Duration::from_secs(60);
+/// Time for the user's own service to show that it is the example service.
+const OWN_SERVICE_MAX: Duration = Duration::from_secs(10);
+/// Time between two looks at a system that starts.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The first act: the outage is longer than the patience of any client.
 const FIRST_ACT: Phases =
     Phases { control: Duration::from_secs(2), hold: Duration::from_secs(5), ..Phases::QUICK };
@@ -111,6 +118,15 @@ pub enum DemoError {
         /// The last lines of its log.
         log: String,
     },
+    /// The built-in system answers, but not with profiles.
+    #[error(
+        "the example service did not list its profiles within {} s; its last answer: {last}",
+        PROFILES_MAX.as_secs()
+    )]
+    NoProfiles {
+        /// The last answer.
+        last: String,
+    },
     /// An experiment could not be made.
     #[error(transparent)]
     Drill(#[from] DrillError),
@@ -184,6 +200,7 @@ impl Demo<'_> {
 
     fn first_act(&mut self, text: &str, system: &System) -> Result<(), DemoError> {
         let bench = self.start(text, system)?;
+        let traffic = self.find_traffic(&bench)?;
         let folder = self.options.report.as_deref();
         let options = DrillOptions {
             only: Some(Only {
@@ -193,16 +210,17 @@ impl Demo<'_> {
             phases: FIRST_ACT,
             clients_per_region: 3 * CLIENTS,
             outages: Outages::Made,
-            ..self.drill_options(&bench, Traffic::Profiles)
+            ..self.drill_options(&bench, traffic)
         };
         let history = create_history(folder, "history-first-act.jsonl")?;
         let report = Drill::new(&bench, options, self.screen, history).run()?;
         self.print_table(&report);
-        let gap = report.rows.first().map_or(Duration::ZERO, |row| row.measured.gap);
-        self.screen.line(&format!(
-            "One host is a single point of failure: for {} nobody was answered.\n",
-            time(gap)
-        ));
+        if let Some(made) = report.made().next() {
+            self.screen.line(&format!(
+                "One host is a single point of failure: for {} nobody was answered.\n",
+                time(made.measured.gap)
+            ));
+        }
         Ok(())
     }
 
@@ -214,7 +232,7 @@ impl Demo<'_> {
             self.screen.line(&format!("  {} – {}: round trip {measured}", trip.from, trip.to));
         }
         self.open_to_browsers(&bench)?;
-        let traffic = find_traffic(&bench)?;
+        let traffic = self.find_traffic(&bench)?;
         let folder = self.options.report.as_deref();
         let history = create_history(folder, "history.jsonl")?;
         let options = self.drill_options(&bench, traffic.clone());
@@ -256,12 +274,52 @@ impl Demo<'_> {
             }
             self.screen
                 .live(&format!("waits for the first answer, {} s", begun.elapsed().as_secs()));
-            self.screen.key(Duration::from_millis(50));
+            self.screen.key(LOOK_EVERY);
         }
         let (hosts, took) = (system.hosts.len(), time(begun.elapsed()));
         let noun = if hosts == 1 { "host" } else { "hosts" };
         self.screen.line(&format!("  {hosts} {noun} on, first answer 200 OK after {took}"));
         Ok(bench)
+    }
+
+    /// Finds out what clients can ask for. The built-in systems run the example service, so that
+    /// anything else is an error there; of the user's own service nothing is known, and it may only
+    /// be read.
+    fn find_traffic(&mut self, bench: &Bench) -> Result<Traffic, DemoError> {
+        let is_own = self.options.own.is_some();
+        let patience = if is_own { OWN_SERVICE_MAX } else { PROFILES_MAX };
+        let begun = Instant::now();
+        loop {
+            let answer = ask(bench, "/profiles?limit=1")?;
+            let answer = answer.as_ref().map(|(status, body)| (*status, body.as_slice()));
+            let last = match recognise(answer) {
+                Service::Profiles => return Ok(Traffic::Profiles),
+                Service::Other if is_own => return self.only_read(bench),
+                Service::Other => "the answer is none of the example service".to_owned(),
+                Service::NotReady(why) => why,
+            };
+            if begun.elapsed() >= patience {
+                if is_own {
+                    return self.only_read(bench);
+                }
+                return Err(DemoError::NoProfiles { last });
+            }
+            self.screen.live(&format!("waits for the store: {last}"));
+            self.screen.key(LOOK_EVERY);
+        }
+    }
+
+    /// Reads the first path that leads anywhere, and says plainly what that leaves out.
+    fn only_read(&mut self, bench: &Bench) -> Result<Traffic, DemoError> {
+        let gateways = bench.lab.system().gateways.values();
+        let mut paths = gateways.flat_map(|gateway| &gateway.routes).map(|route| &route.path);
+        let path = paths.next().map_or_else(|| "/".to_owned(), Clone::clone);
+        let exists = ask(bench, &path)?.is_some_and(|(status, _)| status.is_success());
+        self.screen.line(&format!(
+            "  ONLY READS of `{path}` are made: the service does not keep profiles as the example \
+             does, so whether writes are lost is NOT checked"
+        ));
+        Ok(Traffic::Page(Page { path, exists }))
     }
 
     fn drill_options(&self, bench: &Bench, traffic: Traffic) -> DrillOptions {
@@ -341,7 +399,7 @@ fn create_history(folder: Option<&Path>, name: &str) -> Result<Option<HistoryFil
 }
 
 /// Asks the first gateway that the first clients know.
-fn ask(bench: &Bench, path: &str) -> Result<Option<(bool, Vec<u8>)>, DemoError> {
+fn ask(bench: &Bench, path: &str) -> Result<Option<(StatusCode, Vec<u8>)>, DemoError> {
     let Some(station) = bench.stations().into_iter().next() else { return Ok(None) };
     let Some(address) = station.near.first().copied() else { return Ok(None) };
     let path = path.to_owned();
@@ -349,32 +407,40 @@ fn ask(bench: &Bench, path: &str) -> Result<Option<(bool, Vec<u8>)>, DemoError> 
         client.ask(address, path, Duration::from_secs(1)).await
     });
     let answer = answer.map_err(DemoError::Clients)?;
-    Ok(answer.map(|answer| (answer.status.is_success(), answer.body.to_vec())))
+    Ok(answer.map(|answer| (answer.status, answer.body.to_vec())))
 }
 
 /// The first page of the example service, or whatever else the route leads to.
 fn answers(bench: &Bench) -> Result<bool, DemoError> {
-    Ok(ask(bench, "/")?.is_some_and(|(good, _)| good))
+    Ok(ask(bench, "/")?.is_some_and(|(status, _)| status.is_success()))
 }
 
-/// Finds out whether the service keeps profiles; any other is only read.
-fn find_traffic(bench: &Bench) -> Result<Traffic, DemoError> {
-    let until = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < until {
-        let Some((good, body)) = ask(bench, "/profiles?limit=1")? else { continue };
-        let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let is_list = json.as_ref().is_some_and(|json| json.get("profiles").is_some());
-        if good && is_list {
-            return Ok(Traffic::Profiles);
-        }
-        // The store may still be without a leader: the example service says so in JSON.
-        if json.is_none_or(|json| json.get("error").is_none()) {
-            break;
-        }
+/// What the service says when it is asked for its profiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Service {
+    /// It keeps profiles.
+    Profiles,
+    /// Nobody knows: no answer, or one that it cannot say now. In words.
+    NotReady(String),
+    /// It is another one.
+    Other,
+}
+
+/// Judges the answer to `GET /profiles`, which a store without a leader cannot give: the example
+/// service then says so in JSON.
+fn recognise(answer: Option<(StatusCode, &[u8])>) -> Service {
+    let Some((status, body)) = answer else {
+        return Service::NotReady("no answer".to_owned());
+    };
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let has = |field| json.as_ref().is_some_and(|json| json.get(field).is_some());
+    if status.is_success() && has("profiles") {
+        return Service::Profiles;
     }
-    let gateways = bench.lab.system().gateways.values();
-    let path = gateways.flat_map(|gateway| &gateway.routes).map(|route| route.path.clone()).next();
-    Ok(Traffic::Page(path.unwrap_or_else(|| "/".to_owned())))
+    if status.is_server_error() || has("error") {
+        return Service::NotReady(format!("{status}: {}", String::from_utf8_lossy(body).trim()));
+    }
+    Service::Other
 }
 
 fn no_answer(bench: &Bench) -> DemoError {
@@ -399,6 +465,24 @@ mod tests {
         assert_eq!(parsed.system.hosts.len(), hosts);
         let assessment = evenkeel_audit::assessment::assess(&parsed.system);
         assert!(assessment.goal_met, "{assessment:?}");
+    }
+
+    #[test]
+    fn the_example_service_is_recognised() {
+        let check = |status: u16, body: &str, expected: Option<Service>| {
+            let answer = (StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let found = recognise(Some(answer));
+            let is_waiting = matches!(found, Service::NotReady(_));
+            assert!(expected.as_ref().map_or(is_waiting, |it| *it == found), "{body}: {found:?}");
+        };
+        check(200, r#"{"profiles":[],"more":false}"#, Some(Service::Profiles));
+        check(503, r#"{"error":{"code":"no-quorum"}}"#, None);
+        check(404, r#"{"error":{"code":"no-route"}}"#, None);
+        // A gateway without a ready replica, whatever it says.
+        check(502, "<html>", None);
+        check(200, "<html>", Some(Service::Other));
+        check(404, "not here", Some(Service::Other));
+        assert!(matches!(recognise(None), Service::NotReady(_)));
     }
 
     #[test]

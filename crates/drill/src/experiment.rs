@@ -8,38 +8,30 @@
 use std::io;
 use std::time::Duration;
 
-use evenkeel_chaos::InjectError;
-use evenkeel_checker::history::{Operation, Rule};
-use evenkeel_checker::{linearizability, measure, survival};
-use evenkeel_model::fault::{FaultKind, Target};
-use evenkeel_model::place::SurvivalGoal;
-use evenkeel_model::random::Rng;
-use evenkeel_model::time::Timestamp;
+use evenkeel_checker::history::{Operation, Rule, Violation};
+use evenkeel_checker::{store_order, survival};
+use evenkeel_model::fault::Target;
 
 use crate::bench::Bench;
 use crate::budgets::{Budget, Overrides};
 use crate::clock::now;
+use crate::course::{self, Plan};
 use crate::history::HistoryFile;
-use crate::load::{Finished, Live, Load, LoadOptions, Traffic};
-use crate::plan::{Experiment, Only, Phases, Scope, experiments};
+use crate::load::{Live, LoadOptions, Traffic};
+use crate::plan::{Experiment, Only, Phases, Scope, experiments, is_promised, is_required};
 use crate::readback::read_back;
-use crate::report::{Report, Row, word};
+use crate::report::{Made, NotMade, Report, Row, word};
 use crate::screen::Screen;
 use crate::status::Status;
-use crate::strike::{Strike, strike};
 use crate::table::time;
-use crate::targets::{Role, resolve};
-use crate::verdict::{Measured, judge};
-use crate::watch::{Seen, Watch};
+use crate::targets::{exists, mixed, resolve};
+use crate::verdict::{Verdict, judge};
+use crate::watch::Watch;
 
 /// Time between two live lines.
-const TICK: Duration = Duration::from_millis(200);
+pub(crate) const TICK: Duration = Duration::from_millis(200);
 /// Time for a system to become ready for the next experiment.
 const READY_MAX: Duration = Duration::from_secs(60);
-/// Redundancy must be full for this long before it is believed.
-const STABLE: Duration = Duration::from_millis(500);
-/// Operations that the search for an order may try on one key.
-const SEARCH_STEPS_MAX: usize = 1_000_000;
 
 /// How a drill is made.
 #[derive(Debug, Clone)]
@@ -79,12 +71,6 @@ pub enum DrillError {
     /// The system has no way in.
     #[error("the system has no gateway, so clients cannot reach it")]
     NoGateway,
-    /// No leader was found.
-    #[error("no host says that it leads the coordinator, {waited:?} after it was asked first")]
-    NoLeader {
-        /// How long it was waited for.
-        waited: Duration,
-    },
     /// Clients or watchers could not work.
     #[error("run the load")]
     Load(#[source] io::Error),
@@ -99,7 +85,6 @@ pub struct Drill<'a> {
     options: DrillOptions,
     screen: &'a mut dyn Screen,
     history: Option<HistoryFile>,
-    rng: Rng,
     /// Operations of every experiment made, with the prefix of their keys.
     made: Vec<(String, Vec<Operation>)>,
 }
@@ -110,14 +95,15 @@ impl std::fmt::Debug for Drill<'_> {
     }
 }
 
-/// What the load left behind, with the times of the phases.
-struct Course {
-    finished: Finished,
-    seen: Seen,
-    effect: Timestamp,
-    healed: Timestamp,
-    stopped: Timestamp,
-    invalid: Option<String>,
+/// What became of a planned experiment.
+enum Outcome {
+    Made(Box<Made>),
+    /// It could not be made, for this reason.
+    Missing(String),
+    /// It is beyond the system or its promise.
+    LeftOut(String),
+    /// The system has no leader any more: nothing can be made.
+    NoLeader,
 }
 
 impl<'a> Drill<'a> {
@@ -128,8 +114,7 @@ impl<'a> Drill<'a> {
         screen: &'a mut dyn Screen,
         history: Option<HistoryFile>,
     ) -> Self {
-        let rng = Rng::from_seed(options.seed);
-        Self { bench, options, screen, history, rng, made: Vec::new() }
+        Self { bench, options, screen, history, made: Vec::new() }
     }
 
     /// Makes every experiment, then reads back once more what all of them have written.
@@ -137,60 +122,85 @@ impl<'a> Drill<'a> {
     /// # Errors
     /// See [`DrillError`]. A broken promise is no error: the report says it.
     pub fn run(mut self) -> Result<Report, DrillError> {
+        if self.bench.stations().is_empty() {
+            return Err(DrillError::NoGateway);
+        }
         let planned = experiments(self.options.scope, self.options.only.as_ref());
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         for (index, experiment) in planned.iter().enumerate() {
             let place = format!("[{}/{}]", index + 1, planned.len());
-            if let Some(row) = self.make(experiment, &place, &format!("x{}", index + 1))? {
-                self.screen.line(&format!("{place} {}", summary(&row)));
-                rows.push(row);
+            let outcome = if rows.has_no_leader {
+                self.classify(experiment, "the system has had no leader since".to_owned())
+            } else {
+                self.make(experiment, &place, &format!("x{}", index + 1))?
+            };
+            if let Some(line) = rows.add(experiment, outcome) {
+                self.screen.line(&format!("{place} {line}"));
             }
         }
-        self.look_back(&mut rows)?;
-        let not_made = planned.len() - rows.len();
-        Ok(Report { survive: self.bench.lab.system().goal, rows, not_made })
+        self.look_back(&mut rows.rows)?;
+        let only_read = match &self.options.traffic {
+            Traffic::Profiles => None,
+            Traffic::Page(page) => Some(page.path.clone()),
+        };
+        let survive = self.bench.lab.system().goal;
+        Ok(Report { survive, rows: rows.rows, left_out: rows.left_out, only_read })
     }
 
-    /// Makes one experiment; `None` when it cannot be made or is an expected outage.
+    /// Says what it means that an experiment cannot be made.
+    fn classify(&self, experiment: &Experiment, reason: String) -> Outcome {
+        let (system, only) = (self.bench.lab.system(), self.options.only.as_ref());
+        let is_named = only.is_some_and(|only| only.selector.is_some());
+        let is_there = is_named || exists(experiment.selector.role, system);
+        if is_there && is_required(experiment, only, system.goal) {
+            Outcome::Missing(reason)
+        } else {
+            Outcome::LeftOut(reason)
+        }
+    }
+
+    /// Makes one experiment, or says why not.
     fn make(
         &mut self,
         experiment: &Experiment,
         place: &str,
         prefix: &str,
-    ) -> Result<Option<Row>, DrillError> {
-        let status = self.await_ready(place)?;
+    ) -> Result<Outcome, DrillError> {
+        let Some(status) = self.await_ready(place)? else { return Ok(Outcome::NoLeader) };
+        // Choices depend on the experiment alone, so that it can be repeated without the others.
+        let seed = mixed(self.options.seed, &experiment.id());
         let system = self.bench.lab.system();
-        let target = match resolve(&experiment.selector, system, &status, &mut self.rng) {
+        let target = match resolve(&experiment.selector, system, &status, seed) {
             Ok(target) => target,
-            Err(error) => {
-                self.screen.line(&format!("{place} {experiment}: not made, {error}"));
-                return Ok(None);
-            }
+            Err(error) => return Ok(self.classify(experiment, error.to_string())),
         };
         if let Err(reason) = self.bench.lab.can(experiment.fault, &target) {
-            self.screen.line(&format!("{place} {experiment}: not injectable here, {reason}"));
-            return Ok(None);
+            return Ok(self.classify(experiment, format!("not injectable here: {reason}")));
         }
-        let placement = status.placement();
+        if let Some(because) = self.expected_outage(experiment, &target, &status) {
+            return Ok(Outcome::LeftOut(format!("an expected outage ({because})")));
+        }
+        let load = LoadOptions {
+            traffic: self.options.traffic.clone(),
+            prefix: prefix.to_owned(),
+            clients_per_station: self.options.clients_per_region,
+            rate: self.options.rate,
+            seed: mixed(seed, "load"),
+            keep: true,
+        };
+        let plan = Plan { experiment, phases: self.options.phases, load, seed, place };
+        let history = self.history.take();
+        let mut course = course::run(self.bench, self.screen, &plan, (target, status), history)?;
+        self.history = course.history.take();
+        self.screen.live(&format!("{experiment}: reads every member back"));
+        let (target, placement) = (course.target.clone(), course.status.placement());
         let prediction =
             evenkeel_audit::prediction::predict(system, &placement, &target, experiment.fault);
-        let promised = is_promised(system.goal, experiment.selector.role);
-        if !prediction.survives && !promised && self.options.outages == Outages::Skipped {
-            let because = &prediction.because;
-            self.screen.line(&format!(
-                "{place} {} {target}: not made, an expected outage ({because})",
-                experiment.fault
-            ));
-            return Ok(None);
-        }
-        let course = self.take_course(experiment.fault, &target, place, prefix)?;
-        let leads = status
-            .leader()
-            .is_some_and(|leader| self.bench.lab.hosts_of(&target).contains(&leader));
-        let measured = self.measure(course, &target, leads, experiment, prefix)?;
+        let (measured, operations) = course.measure(self.bench, &plan)?;
+        self.made.push((prefix.to_owned(), operations));
         let budget = Budget::of(experiment.selector.role, self.options.overrides);
         let judgement = judge(&measured, &budget);
-        Ok(Some(Row {
+        Ok(Outcome::Made(Box::new(Made {
             experiment: experiment.clone(),
             target,
             predicted: prediction.survives,
@@ -198,20 +208,42 @@ impl<'a> Drill<'a> {
             measured,
             budget,
             judgement,
-        }))
+        })))
     }
 
-    /// Waits until the leader sees full redundancy; after a minute, goes on without.
-    fn await_ready(&mut self, place: &str) -> Result<Status, DrillError> {
+    /// Returns why a fault beyond the promise is expected to end the service, if it is and such
+    /// faults are not to be made.
+    fn expected_outage(
+        &self,
+        experiment: &Experiment,
+        target: &Target,
+        status: &Status,
+    ) -> Option<String> {
+        let system = self.bench.lab.system();
+        if self.options.outages == Outages::Made
+            || is_promised(system.goal, experiment.selector.role)
+        {
+            return None;
+        }
+        let placement = status.placement();
+        let prediction =
+            evenkeel_audit::prediction::predict(system, &placement, target, experiment.fault);
+        (!prediction.survives).then_some(prediction.because)
+    }
+
+    /// Waits until the leader sees full redundancy; after a minute, goes on without. `None` when
+    /// there is no leader by then.
+    fn await_ready(&mut self, place: &str) -> Result<Option<Status>, DrillError> {
         let begun = now();
-        let watch = self.watch(None)?;
+        let enter = self.bench.enter(&self.bench.lookout(None));
+        let watch = Watch::start(enter, self.bench.apis()).map_err(DrillError::Load)?;
         loop {
             let seen = watch.seen();
             let is_full = seen.full.last().is_some_and(|(_, full)| *full);
-            let waited = now().since(begun);
+            let is_over = now().since(begun) >= READY_MAX;
             match seen.leader_view {
-                Some(status) if is_full || waited >= READY_MAX => return Ok(status),
-                None if waited >= READY_MAX => return Err(DrillError::NoLeader { waited }),
+                Some(status) if is_full || is_over => return Ok(Some(status)),
+                None if is_over => return Ok(None),
                 Some(status) => {
                     let missing = status.redundancy.missing.join("; ");
                     self.screen.live(&format!("{place} waits for full redundancy: {missing}"));
@@ -222,149 +254,92 @@ impl<'a> Drill<'a> {
         }
     }
 
-    fn watch(&self, target: Option<&Target>) -> Result<Watch, DrillError> {
-        let enter = self.bench.enter(&self.bench.lookout(target));
-        Watch::start(enter, self.bench.apis()).map_err(DrillError::Load)
-    }
-
-    /// Runs the load through all phases.
-    fn take_course(
-        &mut self,
-        fault: FaultKind,
-        target: &Target,
-        place: &str,
-        prefix: &str,
-    ) -> Result<Course, DrillError> {
-        let phases = self.options.phases;
-        let stations = self.bench.stations();
-        if stations.is_empty() {
-            return Err(DrillError::NoGateway);
-        }
-        let load_options = LoadOptions {
-            traffic: self.options.traffic.clone(),
-            prefix: prefix.to_owned(),
-            clients_per_station: self.options.clients_per_region,
-            rate: self.options.rate,
-            seed: self.rng.next_u64(),
-            keep: true,
-        };
-        let watch = self.watch(Some(target))?;
-        let load = Load::start(&stations, &load_options, self.history.take());
-        let load = load.map_err(DrillError::Load)?;
-        let live = load.live();
-        let what = format!("{place} {fault} {target}");
-        self.tick_until(&live, &format!("{what} · control"), now() + phases.control);
-        let attempted = now();
-        let struck = strike(self.bench, fault, target, phases.hold);
-        let effect = struck.as_ref().map_or(attempted, Strike::applied);
-        let mut invalid = unverified(&struck);
-        if invalid.is_none() {
-            self.tick_until(&live, &format!("{what} · broken"), effect + phases.hold);
-        }
-        let healed = now();
-        if let Ok(strike) = struck
-            && let Err(reason) = strike.heal(self.bench, target)
-        {
-            invalid.get_or_insert(format!("the fault could not be ended: {reason}"));
-        }
-        self.tick_until(&live, &format!("{what} · healed"), healed + phases.settle);
-        self.await_redundancy(&live, &what, &watch, healed + phases.redundancy_max);
-        let stopped = now();
-        let mut finished = load.stop().map_err(DrillError::Load)?;
-        self.history = finished.history.take();
-        Ok(Course { finished, seen: watch.seen(), effect, healed, stopped, invalid })
-    }
-
-    fn tick_until(&mut self, live: &Live, what: &str, until: Timestamp) {
-        loop {
-            let left = until.since(now());
-            if left.is_zero() {
-                return;
-            }
-            self.screen.live(&live_line(what, live));
-            self.screen.key(TICK.min(left));
-        }
-    }
-
-    fn await_redundancy(&mut self, live: &Live, what: &str, watch: &Watch, until: Timestamp) {
-        let what = format!("{what} · becomes redundant again");
-        while now() < until {
-            if watch.seen().full_since().is_some_and(|since| now().since(since) >= STABLE) {
-                return;
-            }
-            self.tick_until(live, &what, until.min(now() + TICK));
-        }
-    }
-
-    /// Draws everything that can be known out of one course.
-    fn measure(
-        &mut self,
-        course: Course,
-        target: &Target,
-        leads: bool,
-        experiment: &Experiment,
-        prefix: &str,
-    ) -> Result<Measured, DrillError> {
-        let Course { finished, seen, effect, healed, stopped, invalid } = course;
-        self.screen.live(&format!("{experiment}: reads every member back"));
-        let enter = self.bench.enter(&self.bench.lookout(None));
-        let back = read_back(&enter, &self.bench.apis(), prefix).map_err(DrillError::ReadBack)?;
-        let operations = finished.operations;
-        let order = linearizability::check(&operations, SEARCH_STEPS_MAX);
-        let kept = survival::check(&operations, &back.members);
-        let mut unseen = back.unseen;
-        unseen.extend(order.undecided.iter().map(|key| format!("no order found for key `{key}`")));
-        let hosts = self.bench.lab.hosts_of(target);
-        // What was killed is started again by the system itself: nobody mends it.
-        let is_self_healing =
-            experiment.fault == FaultKind::Kill && experiment.selector.role.is_process();
-        let mended = if is_self_healing { effect } else { healed };
-        let gap = |from, to, operations: &[Operation]| {
-            measure::longest_gap(operations, from, to).map_or(Duration::ZERO, |gap| gap.length)
-        };
-        let before: Vec<Operation> =
-            operations.iter().filter(|operation| operation.intended < effect).cloned().collect();
-        let mut violations = order.violations;
-        violations.extend(kept.violations);
-        let measured = Measured {
-            invalid,
-            counts: measure::count(&operations),
-            lost_writes: kept.lost,
-            violations,
-            unseen,
-            gap: gap(finished.started, stopped, &operations),
-            gap_before: gap(finished.started, effect, &before),
-            detect: seen
-                .detected((effect, healed), target, &hosts, leads)
-                .map(|at| at.since(effect)),
-            recover: measure::recovery(&operations, effect, self.options.phases.steady),
-            held: healed.since(effect),
-            full_redundancy: seen.full_since().map(|since| since.since(mended)),
-            lateness: finished.lateness,
-        };
-        self.made.push((prefix.to_owned(), operations));
-        Ok(measured)
-    }
-
     /// Reads back what every experiment has written: a later fault may have lost it.
     fn look_back(&mut self, rows: &mut [Row]) -> Result<(), DrillError> {
         let enter = self.bench.enter(&self.bench.lookout(None));
-        for (row, (prefix, operations)) in rows.iter_mut().zip(&self.made) {
+        let over_all = store_order::check(self.made.iter().flat_map(|(_, operations)| operations));
+        let made = rows.iter_mut().filter_map(|row| match row {
+            Row::Made(made) => Some(made),
+            Row::NotMade(_) => None,
+        });
+        for (row, (prefix, operations)) in made.zip(&self.made) {
             self.screen.live("reads back what all experiments have written");
             let back = read_back(&enter, &self.bench.apis(), prefix);
             let back = back.map_err(DrillError::ReadBack)?;
             let kept = survival::check(operations, &back.members);
-            let known = &mut row.measured;
-            for violation in kept.violations {
-                if !known.violations.contains(&violation) {
-                    known.violations.push(violation);
-                }
-            }
-            known.lost_writes = known.lost_writes.max(kept.lost);
-            known.unseen.extend(back.unseen);
-            row.judgement = judge(&row.measured, &row.budget);
+            let across = over_all.iter().filter(|violation| is_of(violation, prefix)).cloned();
+            row.look_back(kept.violations.into_iter().chain(across), kept.lost, back.unseen);
         }
         Ok(())
+    }
+}
+
+/// Returns whether a violation is on a key of the experiment with this prefix.
+fn is_of(violation: &Violation, prefix: &str) -> bool {
+    violation.key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))
+}
+
+impl Made {
+    /// Takes in what was found out after all experiments, and judges again.
+    fn look_back(
+        &mut self,
+        violations: impl Iterator<Item = Violation>,
+        lost: u64,
+        unseen: Vec<String>,
+    ) {
+        let known = &mut self.measured;
+        for violation in violations {
+            if !known.violations.contains(&violation) {
+                known.violations.push(violation);
+            }
+        }
+        known.lost_writes = known.lost_writes.max(lost);
+        for what in unseen {
+            if !known.unproven.contains(&what) {
+                known.unproven.push(what);
+            }
+        }
+        self.judgement = judge(&self.measured, &self.budget);
+    }
+}
+
+/// The rows of a report as they come.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    left_out: usize,
+    has_no_leader: bool,
+}
+
+impl Rows {
+    /// Takes in what became of an experiment and returns the line that says it.
+    fn add(&mut self, experiment: &Experiment, outcome: Outcome) -> Option<String> {
+        let not_made = |verdict, reason: &str| {
+            let reason = reason.to_owned();
+            Row::NotMade(NotMade { experiment: experiment.clone(), verdict, reason })
+        };
+        let (row, line) = match outcome {
+            Outcome::Made(made) => {
+                let line = summary(&made);
+                (Row::Made(made), line)
+            }
+            Outcome::LeftOut(reason) => {
+                self.left_out += 1;
+                return Some(format!("{experiment}: left out, {reason}"));
+            }
+            Outcome::Missing(reason) => {
+                let line = format!("{experiment}: NOT MADE, {reason}");
+                (not_made(Verdict::Invalid, &reason), line)
+            }
+            Outcome::NoLeader => {
+                self.has_no_leader = true;
+                let reason = format!("no leader came back within {} s", READY_MAX.as_secs());
+                let line = format!("{experiment}: NOT MADE, {reason}");
+                (not_made(Verdict::Fail, &reason), line)
+            }
+        };
+        self.rows.push(row);
+        Some(line)
     }
 }
 
@@ -376,30 +351,7 @@ pub fn live_line(what: &str, live: &Live) -> String {
     format!("{what} · {} requests/s · {} errors/s · p99 {p99}", pulse.rate, pulse.errors)
 }
 
-fn unverified(struck: &Result<Strike, InjectError>) -> Option<String> {
-    match struck {
-        Ok(strike) => {
-            tracing::debug!(evidence = strike.evidence(), "the fault took effect");
-            strike.unverified().map(|reason| format!("the fault was not seen: {reason}"))
-        }
-        Err(error) => Some(format!("the fault was not injected: {error}")),
-    }
-}
-
-/// Returns whether a goal promises to live through the loss of a part with this role.
-const fn is_promised(goal: SurvivalGoal, role: Role) -> bool {
-    let size = match role {
-        Role::Replica | Role::Gateway | Role::Node | Role::Shim | Role::Leader | Role::Follower => {
-            SurvivalGoal::Process
-        }
-        Role::Host => SurvivalGoal::Host,
-        Role::Zone => SurvivalGoal::Zone,
-        Role::Region | Role::Link => SurvivalGoal::Region,
-    };
-    size as u8 <= goal as u8
-}
-
-fn summary(row: &Row) -> String {
+fn summary(row: &Made) -> String {
     let measured = &row.measured;
     let lost =
         measured.violations.iter().filter(|violation| violation.rule != Rule::LostWrite).count();
@@ -415,4 +367,47 @@ fn summary(row: &Row) -> String {
         time(measured.gap),
         row.judgement.verdict,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{report, row};
+    use crate::targets::{Role, Selector};
+    use evenkeel_model::fault::FaultKind;
+
+    fn kill(role: Role) -> Experiment {
+        Experiment { fault: FaultKind::Kill, selector: Selector { role, place: None } }
+    }
+
+    fn made() -> Box<Made> {
+        let Row::Made(made) = row(Duration::from_millis(100)) else { unreachable!() };
+        made
+    }
+
+    #[test]
+    fn a_leader_that_does_not_come_back_fails_the_drill_but_ends_it_in_order() {
+        let mut rows = Rows::default();
+        rows.add(&kill(Role::Host), Outcome::Made(made()));
+        rows.add(&kill(Role::Leader), Outcome::NoLeader);
+        assert!(rows.has_no_leader);
+        rows.add(&kill(Role::Zone), Outcome::Missing("no leader since".to_owned()));
+        rows.add(&kill(Role::Region), Outcome::LeftOut("no such part".to_owned()));
+        let verdicts: Vec<Verdict> = rows.rows.iter().map(Row::verdict).collect();
+        assert_eq!(verdicts, [Verdict::Pass, Verdict::Fail, Verdict::Invalid]);
+        assert_eq!(rows.rows[1].reasons(), ["no leader came back within 60 s"]);
+        assert_eq!((rows.left_out, report(rows.rows).verdict()), (1, Verdict::Fail));
+    }
+
+    #[test]
+    fn what_is_found_afterwards_counts() {
+        let violation =
+            Violation { rule: Rule::LostWrite, key: "x1-a".to_owned(), evidence: String::new() };
+        assert!(is_of(&violation, "x1") && !is_of(&violation, "x"));
+        let mut row = made();
+        row.look_back(std::iter::empty(), 0, vec!["`waw-1` could not be read back".to_owned()]);
+        assert_eq!(row.judgement.verdict, Verdict::Invalid);
+        row.look_back([violation.clone(), violation].into_iter(), 1, Vec::new());
+        assert_eq!((row.judgement.verdict, row.measured.violations.len()), (Verdict::Fail, 1));
+    }
 }

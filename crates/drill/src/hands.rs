@@ -53,7 +53,7 @@ pub(crate) fn play(
             continue;
         };
         let selector = Selector { role, place: None };
-        match resolve(&selector, bench.lab.system(), &status, &mut rng) {
+        match resolve(&selector, bench.lab.system(), &status, rng.next_u64()) {
             Ok(target) => break_it(bench, fault, target, &mut broken, screen),
             Err(error) => screen.line(&error.to_string()),
         }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::client::{Client, Ending};
 use crate::clock::now;
 use crate::history::HistoryFile;
-pub use crate::workload::Traffic;
+pub use crate::workload::{Page, Traffic};
 use crate::workload::{Times, Workload};
 
 /// Operations of one client that may be under way at once. One more counts as failed.
@@ -154,8 +154,6 @@ pub struct Finished {
     pub history: Option<HistoryFile>,
     /// First intended start.
     pub started: Timestamp,
-    /// How late operations were sent: the lateness that 999 of 1000 did not exceed.
-    pub lateness: Duration,
 }
 
 /// What all clients of a station share.
@@ -231,15 +229,18 @@ impl Load {
         }
         let (operations, history, written) = self.collector.join().map_err(|_| panicked())?;
         written?;
-        let mut lateness: Vec<Duration> = operations
-            .iter()
-            .map(|operation| operation.invoked.since(operation.intended))
-            .collect();
-        lateness.sort_unstable();
-        let rank = (lateness.len() * 999).div_ceil(1000).max(1);
-        let lateness = lateness.get(rank - 1).copied().unwrap_or_default();
-        Ok(Finished { operations, history, started: self.started, lateness })
+        Ok(Finished { operations, history, started: self.started })
     }
+}
+
+/// Returns how late operations were sent: the lateness that 999 of 1000 did not exceed.
+#[must_use]
+pub fn lateness<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> Duration {
+    let late = |operation: &Operation| operation.invoked.since(operation.intended);
+    let mut lateness: Vec<Duration> = operations.into_iter().map(late).collect();
+    lateness.sort_unstable();
+    let rank = (lateness.len() * 999).div_ceil(1000).max(1);
+    lateness.get(rank - 1).copied().unwrap_or_default()
 }
 
 /// Gathers what the clients report until the last of them has ended.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel_checker::measure::Steady;
 use evenkeel_model::fault::FaultKind;
+use evenkeel_model::place::SurvivalGoal;
 
 use crate::targets::{Role, RoleError, Selector};
 
@@ -135,6 +136,28 @@ pub fn experiments(scope: Scope, only: Option<&Only>) -> Vec<Experiment> {
             })
             .collect(),
     }
+}
+
+/// Returns whether an experiment has to be made: its target was named, or the goal promises that
+/// the system lives through it. Any other may be left out.
+#[must_use]
+pub fn is_required(experiment: &Experiment, only: Option<&Only>, goal: SurvivalGoal) -> bool {
+    let is_named = only.is_some_and(|only| only.selector.is_some());
+    is_named || is_promised(goal, experiment.selector.role)
+}
+
+/// Returns whether a goal promises to live through the loss of a part with this role.
+#[must_use]
+pub const fn is_promised(goal: SurvivalGoal, role: Role) -> bool {
+    let size = match role {
+        Role::Replica | Role::Gateway | Role::Node | Role::Shim | Role::Leader | Role::Follower => {
+            SurvivalGoal::Process
+        }
+        Role::Host => SurvivalGoal::Host,
+        Role::Zone => SurvivalGoal::Zone,
+        Role::Region | Role::Link => SurvivalGoal::Region,
+    };
+    size as u8 <= goal as u8
 }
 
 /// How long the phases of an experiment last.

@@ -17,9 +17,12 @@ use crate::network::run_in;
 /// Time for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Time for a member to catch up with what was acknowledged.
-const CATCH_UP_MAX: Duration = Duration::from_secs(8);
+const CATCH_UP_MAX: Duration = Duration::from_secs(20);
 /// Most keys of one experiment.
 const KEYS_MAX: usize = 1000;
+
+/// Where the example service keeps its profiles.
+const FOLDER: &str = "profiles/";
 
 /// What the members hold.
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ pub(crate) fn read_back(
     apis: &BTreeMap<HostName, SocketAddr>,
     prefix: &str,
 ) -> io::Result<ReadBack> {
-    let path = format!("/v1/kv?prefix=profiles/{prefix}-&limit={KEYS_MAX}");
+    let path = format!("/v1/kv?prefix={FOLDER}{prefix}-&limit={KEYS_MAX}");
     let apis = apis.clone();
     run_in(enter, async move |client| {
         let mut found = ReadBack::default();
@@ -116,11 +119,38 @@ async fn read_page(client: &Client, address: SocketAddr, path: &str) -> Option<P
 }
 
 fn contents(host: &HostName, page: Page) -> Contents {
-    let entries = page.keys.into_iter().filter_map(|item| {
-        let key = item.key.strip_prefix("profiles/")?.to_owned();
-        let profile: serde_json::Value = serde_json::from_str(&item.value).ok()?;
-        let value = profile.get("about")?.as_str()?.to_owned();
-        Some((key, Entry { value, revision: item.revision }))
+    let entries = page.keys.into_iter().map(|item| {
+        let Item { key, value, revision } = item;
+        let key = key.strip_prefix(FOLDER).map_or_else(|| key.clone(), str::to_owned);
+        // What is no profile was written by nobody: it stays in, so that it is found.
+        let value = about(&value).unwrap_or_else(|| format!("not a profile: {value}"));
+        (key, Entry { value, revision })
     });
     Contents { member: host.to_string(), entries: entries.collect() }
+}
+
+/// Returns what a profile holds.
+fn about(value: &str) -> Option<String> {
+    let profile: serde_json::Value = serde_json::from_str(value).ok()?;
+    Some(profile.get("about")?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_profile_is_not_dropped() {
+        let page = r#"{"revision":9,"keys":[
+            {"key":"profiles/x1-a","value":"{\"about\":\"fra-1-2\"}","revision":7},
+            {"key":"profiles/x1-b","value":"fra-1-4","revision":8},
+            {"key":"profiles/x1-c","value":"{\"name\":\"drill\"}","revision":9}]}"#;
+        let page: Page = serde_json::from_str(page).unwrap();
+        let contents = contents(&HostName::parse("fra-1").unwrap(), page);
+        let values: Vec<&str> = contents.entries.values().map(|e| e.value.as_str()).collect();
+        let garbled = "not a profile: {\"name\":\"drill\"}";
+        assert_eq!(values, ["fra-1-2", "not a profile: fra-1-4", garbled]);
+        let survival = evenkeel_checker::survival::check(&[], &[contents]);
+        assert_eq!(survival.violations.len(), 3, "{survival:?}");
+    }
 }

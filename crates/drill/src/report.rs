@@ -13,9 +13,21 @@ use crate::budgets::Budget;
 use crate::plan::Experiment;
 use crate::verdict::{Judgement, Measured, Verdict, worst};
 
+/// Files that a drill writes into the report's folder.
+pub const FILES: [&str; 3] = ["report.json", "history.jsonl", "history-first-act.jsonl"];
+
+/// One experiment that had to be made.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// It was.
+    Made(Box<Made>),
+    /// It was not.
+    NotMade(NotMade),
+}
+
 /// One experiment that was made.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct Made {
     /// What was planned.
     pub experiment: Experiment,
     /// What it struck.
@@ -32,15 +44,80 @@ pub struct Row {
     pub judgement: Judgement,
 }
 
+/// One experiment that could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMade {
+    /// What was planned.
+    pub experiment: Experiment,
+    /// [`Verdict::Invalid`], or [`Verdict::Fail`] where the system itself is the reason.
+    pub verdict: Verdict,
+    /// Why it was not made.
+    pub reason: String,
+}
+
+impl Row {
+    /// Returns what was planned.
+    #[must_use]
+    pub const fn experiment(&self) -> &Experiment {
+        match self {
+            Self::Made(made) => &made.experiment,
+            Self::NotMade(not_made) => &not_made.experiment,
+        }
+    }
+
+    /// Returns the verdict.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        match self {
+            Self::Made(made) => made.judgement.verdict,
+            Self::NotMade(not_made) => not_made.verdict,
+        }
+    }
+
+    /// Returns why the verdict is not [`Verdict::Pass`], the worst first.
+    #[must_use]
+    pub fn reasons(&self) -> &[String] {
+        match self {
+            Self::Made(made) => &made.judgement.reasons,
+            Self::NotMade(not_made) => std::slice::from_ref(&not_made.reason),
+        }
+    }
+
+    /// Returns what the audit expected.
+    #[must_use]
+    pub const fn predicted(&self) -> &'static str {
+        match self {
+            Self::Made(made) => word(made.predicted),
+            Self::NotMade(_) => UNKNOWN,
+        }
+    }
+
+    /// Returns what was observed.
+    #[must_use]
+    pub fn observed(&self) -> &'static str {
+        match self {
+            Self::Made(made) => word(made.measured.survived()),
+            Self::NotMade(_) => "not made",
+        }
+    }
+}
+
+/// Stands where nothing is known.
+const UNKNOWN: &str = "unknown";
+
 /// All experiments of a drill.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The promise.
     pub survive: SurvivalGoal,
-    /// The experiments, in the order in which they were made.
+    /// The experiments that had to be made, in their order.
     pub rows: Vec<Row>,
-    /// How many more were planned but could not be made here, or not without an expected outage.
-    pub not_made: usize,
+    /// How many more were left out: the system has no such part, or an outage beyond its promise is
+    /// expected.
+    pub left_out: usize,
+    /// The path that clients read, where nothing could be written: see
+    /// [`Traffic::Page`](crate::load::Traffic::Page).
+    pub only_read: Option<String>,
 }
 
 /// Returns the word for a prediction or an observation.
@@ -72,13 +149,22 @@ struct RowJson {
     recover_ms: Option<u64>,
     full_redundancy_ms: Option<u64>,
     verdict: String,
+    reasons: Vec<String>,
 }
 
 impl Report {
     /// Returns the worst verdict; a drill without experiments proves nothing.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        worst(self.rows.iter().map(|row| row.judgement.verdict))
+        worst(self.rows.iter().map(Row::verdict))
+    }
+
+    /// Returns the experiments that were made.
+    pub fn made(&self) -> impl Iterator<Item = &Made> {
+        self.rows.iter().filter_map(|row| match row {
+            Row::Made(made) => Some(&**made),
+            Row::NotMade(_) => None,
+        })
     }
 
     /// Returns the report as JSON.
@@ -105,24 +191,54 @@ impl Report {
     }
 }
 
+/// Removes what an earlier run has left in `folder`, so that nobody takes it for this run's.
+///
+/// # Errors
+/// A file is there and cannot be removed.
+pub fn remove_earlier(folder: &Path) -> io::Result<()> {
+    for file in FILES {
+        match fs::remove_file(folder.join(file)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 fn row_json(row: &Row) -> RowJson {
-    let Measured { counts, .. } = row.measured;
+    let experiment = row.experiment();
+    let nothing = RowJson {
+        id: experiment.id(),
+        fault: experiment.fault.to_string(),
+        target: experiment.selector.to_string(),
+        predicted: row.predicted(),
+        observed: row.observed(),
+        operations: 0,
+        failed: 0,
+        unknown: 0,
+        lost_writes: 0,
+        max_gap_ms: 0,
+        detect_ms: None,
+        recover_ms: None,
+        full_redundancy_ms: None,
+        verdict: row.verdict().to_string(),
+        reasons: row.reasons().to_vec(),
+    };
+    let Row::Made(made) = row else { return nothing };
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (measured, counts) = (&made.measured, made.measured.counts);
     RowJson {
-        id: row.experiment.id(),
-        fault: row.experiment.fault.to_string(),
-        target: row.target.to_string(),
-        predicted: word(row.predicted),
-        observed: word(row.measured.survived()),
+        target: made.target.to_string(),
         operations: counts.operations,
         failed: counts.failed,
         unknown: counts.unknown,
-        lost_writes: row.measured.lost_writes,
-        max_gap_ms: millis(row.measured.gap),
-        detect_ms: row.measured.detect.map(millis),
-        recover_ms: row.measured.recover.map(millis),
-        full_redundancy_ms: row.measured.full_redundancy.map(millis),
-        verdict: row.judgement.verdict.to_string(),
+        lost_writes: measured.lost_writes,
+        max_gap_ms: millis(measured.gap),
+        detect_ms: measured.detect.map(millis),
+        recover_ms: measured.recover.map(millis),
+        full_redundancy_ms: measured.full_redundancy.map(millis),
+        ..nothing
     }
 }
 
@@ -144,16 +260,18 @@ pub(crate) mod tests {
             counts: Counts { operations: 1900, ok: 1893, failed: 3, unknown: 4 },
             lost_writes: 0,
             violations: Vec::new(),
-            unseen: Vec::new(),
+            unproven: Vec::new(),
             gap,
             gap_before: Duration::from_millis(90),
+            failed_before: 0,
             detect: Some(Duration::from_millis(1012)),
             recover: Some(Duration::from_millis(1204)),
             held: Duration::from_secs(4),
             full_redundancy: Some(Duration::from_millis(2950)),
             lateness: Duration::from_millis(2),
+            lateness_before: Duration::from_millis(2),
         };
-        Row {
+        Row::Made(Box::new(Made {
             experiment: Experiment { fault: FaultKind::Kill, selector },
             target: Target::Host(HostName::parse("fra-1").unwrap()),
             predicted: true,
@@ -161,13 +279,26 @@ pub(crate) mod tests {
             judgement: crate::verdict::judge(&measured, &budget),
             measured,
             budget,
-        }
+        }))
+    }
+
+    /// A row of an experiment on `role` that was not made.
+    pub(crate) fn not_made(fault: FaultKind, role: Role) -> Row {
+        let selector = Selector { role, place: None };
+        Row::NotMade(NotMade {
+            experiment: Experiment { fault, selector },
+            verdict: Verdict::Invalid,
+            reason: "not injectable here: the program `nft` is not installed".to_owned(),
+        })
+    }
+
+    pub(crate) fn report(rows: Vec<Row>) -> Report {
+        Report { survive: SurvivalGoal::Region, rows, left_out: 0, only_read: None }
     }
 
     #[test]
     fn the_report_has_exactly_the_promised_fields() {
-        let rows = vec![row(Duration::from_millis(1180))];
-        let report = Report { survive: SurvivalGoal::Region, rows, not_made: 0 };
+        let report = report(vec![row(Duration::from_millis(1180))]);
         let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         let expected = serde_json::json!({
             "survive": "region",
@@ -177,9 +308,41 @@ pub(crate) mod tests {
                 "predicted": "survives", "observed": "survives",
                 "operations": 1900, "failed": 3, "unknown": 4, "lost_writes": 0,
                 "max_gap_ms": 1180, "detect_ms": 1012, "recover_ms": 1204,
-                "full_redundancy_ms": 2950, "verdict": "pass",
+                "full_redundancy_ms": 2950, "verdict": "pass", "reasons": [],
             }],
         });
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn what_was_not_made_is_in_the_report_and_spoils_it() {
+        let skipped = not_made(FaultKind::Isolate, Role::Zone);
+        let report = report(vec![row(Duration::from_millis(1180)), skipped]);
+        assert_eq!(report.verdict(), Verdict::Invalid);
+        let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "id": "isolate-zone", "fault": "isolate", "target": "zone",
+            "predicted": "unknown", "observed": "not made",
+            "operations": 0, "failed": 0, "unknown": 0, "lost_writes": 0,
+            "max_gap_ms": 0, "detect_ms": null, "recover_ms": null,
+            "full_redundancy_ms": null, "verdict": "invalid",
+            "reasons": ["not injectable here: the program `nft` is not installed"],
+        });
+        assert_eq!(json["experiments"][1], expected);
+        assert_eq!(json["verdict"], "invalid");
+    }
+
+    #[test]
+    fn an_earlier_report_is_removed() {
+        let folder = std::env::temp_dir().join(format!("evenkeel-report-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for file in ["report.json", "history.jsonl", "notes.txt"] {
+            fs::write(folder.join(file), "old").unwrap();
+        }
+        remove_earlier(&folder).unwrap();
+        remove_earlier(&folder).unwrap();
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["notes.txt"]);
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::report::{Report, Row, word};
+use crate::plan::Experiment;
+use crate::report::{Made, Report, Row};
 use crate::targets::{Role, place_of};
 use crate::verdict::Verdict;
 
@@ -45,12 +46,12 @@ pub fn render(report: &Report, colours: Colours) -> String {
     let rule = widths.map(|width| "─".repeat(width));
     push_line(&mut text, &rule, &widths, "");
     for (row, line) in report.rows.iter().zip(&lines) {
-        push_line(&mut text, line, &widths, paint(row.judgement.verdict, colours));
+        push_line(&mut text, line, &widths, paint(row.verdict(), colours));
     }
     text.push('\n');
     for row in &report.rows {
-        for reason in row.judgement.reasons.iter().take(3) {
-            line(&mut text, format_args!("{}: {reason}", row.experiment.id()));
+        for reason in row.reasons().iter().take(3) {
+            line(&mut text, format_args!("{}: {reason}", row.experiment().id()));
         }
     }
     text
@@ -61,35 +62,67 @@ pub fn render(report: &Report, colours: Colours) -> String {
 pub fn commands(report: &Report, command: &str, seed: u64) -> String {
     let mut text = String::from("Repeat one with:\n");
     for row in &report.rows {
-        let place = place_of(&row.target);
-        let (fault, role) = (row.experiment.fault, row.experiment.selector.role);
-        line(&mut text, format_args!("  {command} --only {fault}@{role}:{place} --seed {seed}"));
+        let again = again(row);
+        line(&mut text, format_args!("  {command} --only {again} --seed {seed}"));
     }
     text
 }
 
-/// Sums up a drill in one sentence.
+/// Returns the experiment that does the same once more.
+fn again(row: &Row) -> Experiment {
+    let mut again = row.experiment().clone();
+    if let Row::Made(made) = row {
+        again.selector.place = match again.selector.role {
+            // Who leads is another one next time: the role is what counts, and the seed chooses
+            // the same host where it still has that role.
+            Role::Leader | Role::Follower | Role::Node => None,
+            Role::Replica
+            | Role::Gateway
+            | Role::Shim
+            | Role::Host
+            | Role::Zone
+            | Role::Region
+            | Role::Link => Some(place_of(&made.target)),
+        };
+    }
+    again
+}
+
+/// Sums up a drill in one sentence, and in a second one what was not looked at.
 #[must_use]
 pub fn sentence(report: &Report) -> String {
-    let operations: u64 = report.rows.iter().map(|row| row.measured.counts.operations).sum();
-    let lost: u64 = report.rows.iter().map(|row| row.measured.lost_writes).sum();
-    let survived = report.rows.iter().filter(|row| row.measured.survived()).count();
-    let gap = report.rows.iter().map(|row| row.measured.gap).max().unwrap_or_default();
+    let operations: u64 = report.made().map(|made| made.measured.counts.operations).sum();
+    let lost: u64 = report.made().map(|made| made.measured.lost_writes).sum();
+    let survived = report.made().filter(|made| made.measured.survived()).count();
+    let made = report.made().count();
+    let gap = report.made().map(|made| made.measured.gap).max().unwrap_or_default();
     let judged = match report.verdict() {
+        Verdict::Pass if report.only_read.is_some() => "clients could go on reading",
         Verdict::Pass => "the promise was kept",
         Verdict::Inconclusive => "nothing was broken, but not everything could be judged",
-        Verdict::Invalid => "some experiments prove nothing",
+        Verdict::Invalid => "nothing was seen to break, but the promise is not proven",
         Verdict::Fail => "the promise was broken",
     };
-    let not_made = match report.not_made {
-        0 => String::new(),
-        count => format!(" ({count} more were not made, see above)"),
+    let mut missing = String::new();
+    let not_made = report.rows.len() - made;
+    if not_made > 0 {
+        missing.push_str(&format!(", {not_made} could not be made"));
+    }
+    if report.left_out > 0 {
+        let left_out = report.left_out;
+        missing.push_str(&format!(", {left_out} beyond this system or its promise left out"));
+    }
+    let found = match &report.only_read {
+        None => format!("{lost} acknowledged writes lost in {operations} operations"),
+        Some(_) => format!("{operations} reads"),
     };
+    let unchecked = report.only_read.as_ref().map_or_else(String::new, |path| {
+        format!(" Only reads of `{path}` were made: whether writes are lost was not checked.")
+    });
     format!(
-        "survive = \"{}\": {judged}. {survived} of {} faults survived{not_made}, {lost} acknowledged \
-         writes lost in {operations} operations, longest gap of any client {}.",
+        "survive = \"{}\": {judged}. {survived} of {made} faults survived{missing}; {found}, longest \
+         gap of any client {}.{unchecked}",
         report.survive,
-        report.rows.len(),
         time(gap)
     )
 }
@@ -106,7 +139,21 @@ pub fn time(duration: Duration) -> String {
 }
 
 fn cells(row: &Row) -> [String; 11] {
-    let (measured, budget) = (&row.measured, &row.budget);
+    let fault = row.experiment().fault.to_string();
+    let (predicted, observed) = (row.predicted().to_owned(), row.observed().to_owned());
+    let verdict = row.verdict().to_string();
+    let made = match row {
+        Row::Made(made) => made,
+        Row::NotMade(not_made) => {
+            let target = not_made.experiment.selector.to_string();
+            let [failed, lost, gap, detect, recover, full] = [const { "–" }; 6].map(str::to_owned);
+            return [
+                fault, target, predicted, observed, failed, lost, gap, detect, recover, full,
+                verdict,
+            ];
+        }
+    };
+    let (measured, budget) = (&made.measured, &made.budget);
     let maybe = |value: Option<Duration>| value.map_or_else(|| "–".to_owned(), time);
     let errors = measured.counts.failed + measured.counts.unknown;
     let failed = match budget.failed_max {
@@ -114,24 +161,24 @@ fn cells(row: &Row) -> [String; 11] {
         None => errors.to_string(),
     };
     [
-        row.experiment.fault.to_string(),
-        target(row),
-        word(row.predicted).to_owned(),
-        word(measured.survived()).to_owned(),
+        fault,
+        target(made),
+        predicted,
+        observed,
         failed,
         format!("{} (≤ 0)", measured.lost_writes),
         format!("{} (≤ {})", time(measured.gap), time(budget.gap_max)),
         maybe(measured.detect),
         format!("{} (≤ {})", maybe(measured.recover), time(budget.recover_max)),
         format!("{} (≤ {})", maybe(measured.full_redundancy), time(budget.full_redundancy_max)),
-        row.judgement.verdict.to_string(),
+        verdict,
     ]
 }
 
 /// Names the target, with what it was at that time where its name does not say it.
-fn target(row: &Row) -> String {
-    match row.experiment.selector.role {
-        role @ (Role::Leader | Role::Follower) => format!("{} ({role})", row.target),
+fn target(made: &Made) -> String {
+    match made.experiment.selector.role {
+        role @ (Role::Leader | Role::Follower) => format!("{} ({role})", made.target),
         Role::Replica
         | Role::Gateway
         | Role::Node
@@ -139,7 +186,7 @@ fn target(row: &Row) -> String {
         | Role::Host
         | Role::Zone
         | Role::Region
-        | Role::Link => row.target.to_string(),
+        | Role::Link => made.target.to_string(),
     }
 }
 
@@ -168,30 +215,66 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::row;
-    use evenkeel_model::place::SurvivalGoal;
+    use crate::report::tests::{not_made, report, row};
+    use evenkeel_model::fault::FaultKind;
 
     #[test]
     fn a_table_shows_budgets_reasons_and_commands() {
-        let rows = vec![row(Duration::from_millis(1180)), row(Duration::from_millis(2345))];
-        let report = Report { survive: SurvivalGoal::Region, rows, not_made: 3 };
+        let rows = vec![
+            row(Duration::from_millis(1180)),
+            row(Duration::from_millis(2345)),
+            not_made(FaultKind::Isolate, Role::Zone),
+        ];
+        let report = Report { left_out: 3, ..report(rows) };
         let text = render(&report, Colours::None);
         let expected = "\
-fault  target      predicted  observed  failed  lost     longest gap        detected  recovered          full redundancy     verdict
-─────  ──────────  ─────────  ────────  ──────  ───────  ─────────────────  ────────  ─────────────────  ──────────────────  ───────
-kill   host fra-1  survives   survives  7       0 (≤ 0)  1.18 s (≤ 2.00 s)  1.01 s    1.20 s (≤ 3.00 s)  2.95 s (≤ 20.00 s)  pass
-kill   host fra-1  survives   survives  7       0 (≤ 0)  2.34 s (≤ 2.00 s)  1.01 s    1.20 s (≤ 3.00 s)  2.95 s (≤ 20.00 s)  fail
+fault    target      predicted  observed  failed  lost     longest gap        detected  recovered          full redundancy     verdict
+───────  ──────────  ─────────  ────────  ──────  ───────  ─────────────────  ────────  ─────────────────  ──────────────────  ───────
+kill     host fra-1  survives   survives  7       0 (≤ 0)  1.18 s (≤ 2.00 s)  1.01 s    1.20 s (≤ 3.00 s)  2.95 s (≤ 20.00 s)  pass
+kill     host fra-1  survives   survives  7       0 (≤ 0)  2.34 s (≤ 2.00 s)  1.01 s    1.20 s (≤ 3.00 s)  2.95 s (≤ 20.00 s)  fail
+isolate  zone        unknown    not made  –       –        –                  –         –                  –                   invalid
 
 kill-host: longest gap 2345 ms, the limit is 2000 ms
+isolate-zone: not injectable here: the program `nft` is not installed
 ";
         assert_eq!(text, expected);
         let commands = commands(&report, "evenkeel demo --once", 7);
         assert!(commands.contains("  evenkeel demo --once --only kill@host:fra-1 --seed 7\n"));
+        assert!(commands.contains("  evenkeel demo --once --only isolate@zone --seed 7\n"));
         let red = render(&report, Colours::Ansi);
         assert!(red.contains("\x1b[31mkill"), "{red}");
         let sentence = sentence(&report);
-        let expected =
-            "the promise was broken. 2 of 2 faults survived (3 more were not made, see above)";
+        let expected = "the promise was broken. 2 of 2 faults survived, 1 could not be made, \
+                        3 beyond this system or its promise left out; 0 acknowledged writes lost \
+                        in 3800 operations";
         assert!(sentence.contains(expected), "{sentence}");
+    }
+
+    #[test]
+    fn a_promise_that_was_not_tested_was_not_kept() {
+        let made = row(Duration::from_millis(1180));
+        let kept = sentence(&report(vec![made.clone()]));
+        assert!(kept.contains("the promise was kept"), "{kept}");
+        let untested = report(vec![made, not_made(FaultKind::Isolate, Role::Zone)]);
+        let untested = sentence(&untested);
+        assert!(!untested.contains("kept") && untested.contains("not proven"), "{untested}");
+    }
+
+    #[test]
+    fn reads_alone_are_said_to_prove_nothing_of_writes() {
+        let only_read = Some("/shop".to_owned());
+        let report = Report { only_read, ..report(vec![row(Duration::from_millis(1180))]) };
+        let sentence = sentence(&report);
+        assert!(!sentence.contains("writes lost") && !sentence.contains("kept"), "{sentence}");
+        let plain = "Only reads of `/shop` were made: whether writes are lost was not checked.";
+        assert!(sentence.ends_with(plain), "{sentence}");
+    }
+
+    #[test]
+    fn a_role_that_moves_is_repeated_without_its_host() {
+        let Row::Made(mut made) = row(Duration::from_millis(1180)) else { unreachable!() };
+        made.experiment.selector.role = Role::Leader;
+        let commands = commands(&report(vec![Row::Made(made)]), "evenkeel drill", 7);
+        assert!(commands.contains("  evenkeel drill --only kill@leader --seed 7\n"), "{commands}");
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::client::Client;
 use crate::clock::now;
 use crate::load::EnterNetwork;
+use crate::network::run_in;
 use crate::status::{EventLine, Status};
 
 /// Time between two rounds of questions.
@@ -87,6 +88,20 @@ impl Drop for Watch {
     }
 }
 
+/// Asks every host once and returns the view of the newest leader among them.
+pub(crate) fn ask_leader(
+    enter: &EnterNetwork,
+    apis: &BTreeMap<HostName, SocketAddr>,
+) -> io::Result<Option<Status>> {
+    run_in(enter, async move |client| newest_leader(ask_all(&Arc::new(client), apis).await))
+}
+
+/// Returns the leader's view with the highest term.
+fn newest_leader(statuses: Vec<Status>) -> Option<Status> {
+    let leaders = statuses.into_iter().filter(Status::is_from_leader);
+    leaders.max_by_key(|status| status.term)
+}
+
 async fn ask_all(client: &Arc<Client>, apis: &BTreeMap<HostName, SocketAddr>) -> Vec<Status> {
     let mut asked = JoinSet::new();
     for address in apis.values().copied() {
@@ -109,8 +124,7 @@ impl Seen {
                     .map(|event| EventLine { noticed_by: status.host.clone(), ..event.clone() }),
             );
         }
-        let leaders = statuses.into_iter().filter(Status::is_from_leader);
-        let leader = leaders.max_by_key(|status| status.term);
+        let leader = newest_leader(statuses);
         self.full.push((at, leader.as_ref().is_some_and(|status| status.redundancy.full)));
         if leader.is_some() {
             self.leader_view = leader;

@@ -26,8 +26,18 @@ const OWN_KEYS: usize = 8;
 pub enum Traffic {
     /// The example service: profiles are read and written.
     Profiles,
-    /// Any other: this path is read, and every answer but a server error is a good one.
-    Page(String),
+    /// Any other: a path is read.
+    Page(Page),
+}
+
+/// A page that is read where nothing is known of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its path.
+    pub path: String,
+    /// Whether it was there when the system was whole. Then an answer that it is not, such as a
+    /// gateway gives that has lost its routes, is a failure; otherwise only a server error is.
+    pub exists: bool,
 }
 
 /// One thing to do.
@@ -41,8 +51,8 @@ pub(crate) struct Intent {
     pub(crate) idempotency_key: String,
     /// Index of the client's own key, busy until [`Workload::learn`].
     own: Option<usize>,
-    /// Whether the key is a path to read, see [`Traffic::Page`].
-    is_page: bool,
+    /// What is read, see [`Traffic::Page`].
+    page: Option<Page>,
 }
 
 /// What a client knows of a key of its own.
@@ -107,9 +117,9 @@ impl Workload {
     /// is the system's and not an accident of choice.
     pub(crate) fn choose(&mut self) -> Intent {
         self.sequence += 1;
-        if let Traffic::Page(path) = &self.traffic {
-            let page = self.write(OperationKind::Get, path.clone(), None);
-            return Intent { is_page: true, ..page };
+        if let Traffic::Page(page) = &self.traffic {
+            let read = self.write(OperationKind::Get, page.path.clone(), None);
+            return Intent { page: Some(page.clone()), ..read };
         }
         if self.sequence.is_multiple_of(2) {
             return self.read();
@@ -158,7 +168,7 @@ impl Workload {
         let has_value = matches!(kind, OperationKind::Put | OperationKind::Cas);
         let idempotency_key = format!("{key}-{id}");
         let value = has_value.then_some(id);
-        Intent { kind, key, value, expect, idempotency_key, own: None, is_page: false }
+        Intent { kind, key, value, expect, idempotency_key, own: None, page: None }
     }
 
     /// Takes in how an intent ended.
@@ -184,7 +194,7 @@ pub(crate) struct Times {
 impl Intent {
     /// Returns the request of the profiles service that does this.
     pub(crate) fn question(&self) -> Question {
-        if self.is_page {
+        if self.page.is_some() {
             return Question::get(self.key.clone());
         }
         let mut question = Question::get(format!("/profiles/{}", self.key));
@@ -230,8 +240,9 @@ impl Intent {
             (if in_doubt { Outcome::Unknown } else { Outcome::Fail }, self.value.clone(), None)
         };
         let Some(answer) = &ending.answer else { return silent() };
-        if self.is_page {
-            let is_bad = answer.status.is_server_error();
+        if let Some(page) = &self.page {
+            let is_gone = page.exists && answer.status == StatusCode::NOT_FOUND;
+            let is_bad = answer.status.is_server_error() || is_gone;
             return (if is_bad { Outcome::Fail } else { Outcome::Ok }, None, None);
         }
         let revision = match self.kind {
@@ -251,6 +262,14 @@ impl Intent {
             }
             (OperationKind::Get, _) => (Outcome::Fail, None, None),
             (_, status) if status.is_success() => (Outcome::Ok, self.value.clone(), revision),
+            // Of several tries this may be the answer to another one than that whose answer was lost:
+            // it then says nothing about the key at a time between invocation and return.
+            (OperationKind::Cas, StatusCode::PRECONDITION_FAILED)
+            | (OperationKind::Delete, StatusCode::NOT_FOUND)
+                if is_from_store(answer) && !ending.in_doubt =>
+            {
+                (Outcome::Refused, self.value.clone(), None)
+            }
             // Revisions are never used again: a condition that failed once can never hold later,
             // not even for an earlier try that is still under way.
             (OperationKind::Cas, StatusCode::PRECONDITION_FAILED) => {
@@ -296,6 +315,50 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let body = Bytes::from_static(body.as_bytes());
         Ending { answer: Some(Answer { status, headers, body }), in_doubt: false }
+    }
+
+    /// An answer that did not come from the store.
+    fn by_gateway(status: u16) -> Ending {
+        let mut ending = answer(status, None, "");
+        ending.answer.as_mut().unwrap().headers.clear();
+        ending
+    }
+
+    #[test]
+    fn a_page_that_was_there_must_not_be_gone() {
+        let check = |exists, status, expected| {
+            let page = Page { path: "/".to_owned(), exists };
+            let mut workload = Workload::new(Traffic::Page(page), "x1", "fra-1", &[], 7);
+            let (outcome, ..) = workload.choose().judge(&by_gateway(status));
+            assert_eq!(outcome, expected, "{exists} {status}");
+        };
+        check(true, 200, Outcome::Ok);
+        check(true, 404, Outcome::Fail);
+        check(true, 503, Outcome::Fail);
+        check(false, 404, Outcome::Ok);
+        check(false, 503, Outcome::Fail);
+    }
+
+    #[test]
+    fn a_lost_write_of_an_own_key_is_found() {
+        let mut workload = workload();
+        let at = |nanos| Timestamp::from_nanos(nanos);
+        let mut told = |kind, expect, from: u64, ending: &Ending| {
+            workload.sequence += 1;
+            let intent = workload.write(kind, "x1-fra-1-0".to_owned(), expect);
+            let times = Times { intended: at(from), invoked: at(from), returned: at(from + 5) };
+            intent.operation("fra-1", times, ending)
+        };
+        let written = told(OperationKind::Put, None, 0, &answer(201, Some("\"5\""), ""));
+        for refused in [
+            told(OperationKind::Cas, Some(5), 10, &answer(412, Some("\"3\""), "")),
+            told(OperationKind::Delete, None, 10, &answer(404, None, "")),
+        ] {
+            let history = [written.clone(), refused];
+            let verdict = evenkeel_checker::linearizability::check(&history, 1000);
+            let rules: Vec<_> = verdict.violations.iter().map(|found| found.rule).collect();
+            assert_eq!(rules, [evenkeel_checker::history::Rule::FalseRefusal]);
+        }
     }
 
     #[test]
@@ -349,7 +412,10 @@ mod tests {
         check(OperationKind::Put, &answer(503, None, ""), Outcome::Fail);
         check(OperationKind::Put, &doubt(answer(503, None, "")), Outcome::Unknown);
         check(OperationKind::Cas, &doubt(answer(412, Some("\"4\""), "")), Outcome::Fail);
-        check(OperationKind::Delete, &answer(404, None, ""), Outcome::Fail);
+        check(OperationKind::Cas, &answer(412, Some("\"4\""), ""), Outcome::Refused);
+        check(OperationKind::Delete, &answer(404, None, ""), Outcome::Refused);
+        check(OperationKind::Delete, &by_gateway(404), Outcome::Fail);
+        check(OperationKind::Get, &by_gateway(404), Outcome::Fail);
         check(OperationKind::Delete, &doubt(answer(404, None, "")), Outcome::Unknown);
         check(OperationKind::Get, &doubt(silence), Outcome::Fail);
         check(OperationKind::Get, &answer(404, None, ""), Outcome::Ok);

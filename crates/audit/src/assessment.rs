@@ -54,6 +54,16 @@ pub struct Capacity {
     pub worst: Option<Domain>,
 }
 
+impl Capacity {
+    /// Says how many replicas are left after the loss of any one place of the goal's size.
+    #[must_use]
+    pub fn sentence(&self, goal: SurvivalGoal) -> String {
+        let Self { service, replicas, left, .. } = self;
+        let noun = if *replicas == 1 { "replica" } else { "replicas" };
+        format!("after the loss of any {goal}: {service} keeps {left} of {replicas} {noun}")
+    }
+}
+
 /// Judges a system on paper: its replicas dealt over healthy hosts, nothing lost.
 #[must_use]
 pub fn assess(system: &System) -> Assessment {

@@ -84,16 +84,17 @@ fn init_writes_a_file_that_keeps_its_promise() {
     );
     folder.check(
         "check",
-        &expect![[r"
+        &expect![[r#"
             example survives the loss of any one zone on paper: 3 hosts, 1 region, 1 service, 1 gateway
+            after the loss of any zone: web keeps 1 of 2 replicas
             `evenkeel demo evenkeel.toml` proves it on this machine
             exit 0
-        "]],
+        "#]],
     );
     folder.check(
         "check --json",
         &expect![[r#"
-            {"findings":[],"format":1,"goal_met":true,"survive":"zone","system":"example"}
+            {"capacity":[{"left":1,"replicas":2,"service":"web","worst":"zone home/a"}],"findings":[],"format":1,"goal_met":true,"survive":"zone","system":"example"}
             exit 0
         "#]],
     );
@@ -175,6 +176,7 @@ fn two_hosts_are_told_of_a_witness() {
             help: add a third host; one small host with `role = "witness"` in it is enough, or say `survive = "process"`
 
             shop would not survive the loss of any one host: 2 hosts, 1 region, 1 service, 1 gateway
+            after the loss of any host: web keeps 1 of 2 replicas
             `evenkeel explain EK0202` says more
             exit 3
         "#]],

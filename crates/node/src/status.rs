@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evenkeel_audit::assessment::Capacity;
 use evenkeel_model::place::HostRole;
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
@@ -32,6 +33,9 @@ pub struct StatusWire {
     pub plan_number: u64,
     /// What is missing until the system could take the next fault as well as the last.
     pub redundancy: RedundancyWire,
+    /// What the worst loss of the goal's size would leave of each service; empty without a leader.
+    #[serde(default)]
+    pub capacity: Vec<CapacityWire>,
     /// Every host.
     pub hosts: Vec<HostWire>,
     /// Every planned replica.
@@ -73,6 +77,17 @@ pub struct RedundancyWire {
     pub full: bool,
     /// What is missing, a sentence each.
     pub missing: Vec<String>,
+}
+
+/// See [`evenkeel_audit::assessment::Capacity`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CapacityWire {
+    /// The service.
+    pub service: String,
+    /// Its replicas that are ready now.
+    pub replicas: u32,
+    /// How many of them are left after the worst loss.
+    pub left: u32,
 }
 
 /// One host.
@@ -164,6 +179,7 @@ impl StatusWire {
             term: status.term,
             plan_number: status.plan.as_ref().map_or(0, |plan| plan.number),
             redundancy: RedundancyWire { full: missing.is_empty(), missing },
+            capacity: survival.capacity.iter().map(CapacityWire::from).collect(),
             hosts: hosts(status, system),
             instances: instances(status),
             gateways: gateways(status, system),
@@ -278,6 +294,13 @@ impl StatusWire {
             }
             None => format!("what `{}` knows by itself", self.host),
         }
+    }
+}
+
+impl From<&Capacity> for CapacityWire {
+    fn from(capacity: &Capacity) -> Self {
+        let Capacity { service, replicas, left, .. } = capacity;
+        Self { service: service.to_string(), replicas: *replicas, left: *left }
     }
 }
 

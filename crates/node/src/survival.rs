@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use evenkeel_audit::assessment::assess_placed;
+use evenkeel_audit::assessment::{Capacity, assess_placed};
 use evenkeel_audit::component::Component;
 use evenkeel_control::hosts::HostState;
 use evenkeel_control::report::InstanceState;
@@ -18,13 +18,16 @@ pub struct Survival {
     pub goal_met: bool,
     /// Why not; empty when it is.
     pub reason: String,
+    /// What the worst loss of the goal's size would leave of each service; empty when not judged.
+    pub capacity: Vec<Capacity>,
 }
 
 /// Judges what a leader sees. Another host sees too little: its goal counts as not met.
 #[must_use]
 pub fn judge(system: &System, status: &Status) -> Survival {
     if !status.is_leader {
-        return Survival { goal_met: false, reason: "no leader is in reach".to_owned() };
+        let reason = "no leader is in reach".to_owned();
+        return Survival { goal_met: false, reason, capacity: Vec::new() };
     }
     let mut placement = Placement::new();
     for seen in &status.instances {
@@ -47,7 +50,8 @@ pub fn judge(system: &System, status: &Status) -> Survival {
     let assessment = assess_placed(system, &placement, &lost);
     let reasons: Vec<&str> =
         assessment.findings.iter().map(|finding| finding.message.as_str()).collect();
-    Survival { goal_met: assessment.goal_met, reason: reasons.join("; ") }
+    let reason = reasons.join("; ");
+    Survival { goal_met: assessment.goal_met, reason, capacity: assessment.capacity }
 }
 
 fn is_up(status: &Status, host: &evenkeel_model::name::HostName) -> bool {
@@ -114,6 +118,8 @@ mod tests {
         };
         let survival = judge(&system, &status);
         assert_eq!(survival.goal_met, expected, "{gateways:?}: {survival:?}");
+        let capacity = &survival.capacity[0];
+        assert_eq!((capacity.service.as_str(), capacity.replicas, capacity.left), ("web", 2, 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use evenkeel_audit::assessment::{Assessment, assess};
+use evenkeel_audit::assessment::{Assessment, Capacity, assess};
 use evenkeel_diagnostic::{Diagnostic, render};
 use evenkeel_model::system::System;
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ pub(crate) fn run(file: &Path, as_json: bool) -> Outcome {
             "survive": parsed.system.goal.to_string(),
             "goal_met": assessment.goal_met,
             "findings": to_json(&diagnostics, &text),
+            "capacity": assessment.capacity.iter().map(capacity_to_json).collect::<Value>(),
         });
         show::result(&report.to_string())?;
     } else {
@@ -77,7 +78,16 @@ fn one_to_json(diagnostic: &Diagnostic, text: &str) -> Value {
     })
 }
 
-/// One sentence, and the next useful command.
+fn capacity_to_json(capacity: &Capacity) -> Value {
+    json!({
+        "service": capacity.service.to_string(),
+        "replicas": capacity.replicas,
+        "left": capacity.left,
+        "worst": capacity.worst.as_ref().map(ToString::to_string),
+    })
+}
+
+/// One sentence, what is left of each service, and the next useful command.
 fn verdict(
     system: &System,
     assessment: &Assessment,
@@ -92,16 +102,20 @@ fn verdict(
         show::count(system.gateways.len(), "gateway", "gateways"),
     ];
     let parts = parts.join(", ");
+    let left = assessment.capacity.iter().map(|capacity| capacity.sentence(system.goal) + "\n");
+    let left: String = left.collect();
     if assessment.goal_met {
         format!(
-            "{name} survives the loss of any one {goal} on paper: {parts}\n\
+            "{name} survives the loss of any one {goal} on paper: {parts}\n{left}\
              `evenkeel demo {}` proves it on this machine",
             file.display()
         )
     } else {
         let more = diagnostics.first().map_or_else(String::new, |first| {
-            format!("\n`evenkeel explain {}` says more", first.code)
+            format!("`evenkeel explain {}` says more", first.code)
         });
-        format!("{name} would not survive the loss of any one {goal}: {parts}{more}")
+        let text =
+            format!("{name} would not survive the loss of any one {goal}: {parts}\n{left}{more}");
+        text.trim_end().to_owned()
     }
 }

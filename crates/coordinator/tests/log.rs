@@ -428,6 +428,8 @@ fn is_full_after(fixture: &Fixture, events: &Receiver<Event>) -> bool {
 
 #[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
 fn skip(reason: &str) {
+    // Only an ordinary user may do without: as root, something is missing.
+    assert!(!nix::unistd::geteuid().is_root(), "{reason}");
     println!("skipped: {reason}");
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod init;
 mod input;
 mod local;
 pub(crate) mod node;
+mod packages;
 pub(crate) mod status;
 
 /// Where a host keeps its data unless told otherwise.

@@ -22,7 +22,7 @@ use evenkeel_model::place::SurvivalGoal;
 use evenkeel_telemetry::logs::{self, LogFormat, Place};
 
 use crate::cli::{DemoArguments, DrillArguments};
-use crate::commands::input;
+use crate::commands::{input, packages};
 use crate::exit::GOAL_NOT_MET;
 use crate::failure::{Failure, Outcome};
 use crate::show;
@@ -210,6 +210,9 @@ fn check_programs(course: &Course, own: Option<&OwnSystem>) -> Result<(), Failur
     if !can_install {
         show::say(&format!("{what}: ask for `{install}`; those experiments are not made without"));
         return Ok(());
+    }
+    if packages::can_install() {
+        return packages::install(package);
     }
     Err(Failure::new(format!(
         "{what}: install it with `{install}`, or choose others, such as `--only kill`; nothing was \

@@ -12,9 +12,10 @@
 //!
 //! `start` reads `spec.json` anew; if the child runs, it only reports it again. `stop` sends
 //! SIGTERM to the child's group, and SIGKILL after the time. An `exited` comes after the whole
-//! group has ended. `quit` ends the group at once, then the shim. A request that is unknown gets
-//! an error; a shim never ends a connection for what it does not understand, so that a newer node
-//! can ask for more and go on without it.
+//! group has ended. `quit` ends the group at once, then the shim; one without a child and without a
+//! connection ends by itself after some seconds. A request that is unknown gets an error; a shim
+//! never ends a connection for what it does not understand, so that a newer node can ask for more
+//! and go on without it.
 
 use std::time::Duration;
 

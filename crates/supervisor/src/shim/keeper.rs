@@ -28,6 +28,10 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// Time between two looks at what is left of a process group.
 const END_EVERY: Duration = Duration::from_millis(10);
 
+/// Time without a child and without a node after which a shim ends. A node that was killed while it
+/// started this shim, before it was told a name to adopt it by, never comes back for it.
+const FORSAKEN_MAX: Duration = Duration::from_secs(10);
+
 /// Most connections at a time; a further one replaces the oldest.
 const CONNECTIONS_MAX: usize = 8;
 
@@ -41,6 +45,8 @@ pub(super) struct Keeper {
     sockets: Vec<HeldSocket>,
     connections: Vec<Connection>,
     child: Child,
+    /// Since when there is neither a child, or the end of one to be told, nor a node.
+    forsaken_since: Option<Instant>,
     is_quitting: bool,
 }
 
@@ -98,11 +104,12 @@ impl Keeper {
             sockets: Vec::new(),
             connections: Vec::new(),
             child: Child::Idle,
+            forsaken_since: Some(Instant::now()),
             is_quitting: false,
         })
     }
 
-    /// Works until it is told to quit, and returns the exit code.
+    /// Works until it is told to quit or nobody wants it, and returns the exit code.
     pub(super) fn run(&mut self) -> i32 {
         loop {
             match self.wait() {
@@ -130,7 +137,8 @@ impl Keeper {
         let deadline = match self.child {
             Child::Running { kill_at, .. } => kill_at,
             Child::Ending { .. } => Some(Instant::now() + END_EVERY),
-            Child::Idle | Child::Exited { .. } => None,
+            Child::Idle => self.forsaken_since.and_then(|since| since.checked_add(FORSAKEN_MAX)),
+            Child::Exited { .. } => None,
         };
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up, so as not to wake just before the time.
@@ -166,6 +174,11 @@ impl Keeper {
     }
 
     fn act_on_time(&mut self, now: Instant) {
+        let is_forsaken = matches!(self.child, Child::Idle) && self.connections.is_empty();
+        self.forsaken_since = is_forsaken.then(|| self.forsaken_since.unwrap_or(now));
+        if self.forsaken_since.is_some_and(|since| now.duration_since(since) >= FORSAKEN_MAX) {
+            self.is_quitting = true;
+        }
         match self.child {
             Child::Running { pid, kill_at: Some(at) } if now >= at => {
                 self.child = Child::Running { pid, kill_at: None };

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use evenkeel_supervisor::process::MARKER;
 use evenkeel_supervisor::process::ProcessStat;
 use evenkeel_supervisor::protocol::ChildState;
 use evenkeel_supervisor::shims::{self, ControlError, ShimEvent, StartError};
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[Case] = &[
     ("socket_outlives_child", socket_outlives_child),
     ("log_is_bounded", log_is_bounded),
     ("second_shim_is_refused", second_shim_is_refused),
+    ("forsaken_shim_ends", forsaken_shim_ends),
     ("removal", removal),
 ];
 
@@ -385,6 +387,25 @@ fn second_shim_is_refused(world: &World) {
     assert!(!output.status.success());
     let status = node.run(node.shims.stop("web-1", Duration::from_secs(10))).unwrap();
     assert_eq!(status, Some(ExitStatus::Signal(libc::SIGTERM)), "the first one still serves");
+}
+
+/// A node was killed before it could speak to the shim that it had started.
+fn forsaken_shim_ends(world: &World) {
+    let node = world.open_node();
+    let refused = node.run(node.shims.start(spec("idle", &["/no/such/program"])));
+    assert!(refused.is_err(), "{refused:?}");
+    let idle = world.processes();
+    let folder = world.shim_folder("forsaken");
+    std::fs::create_dir(&folder).unwrap();
+    let mut shim = Command::new(program());
+    shim.arg("shim").arg(&folder).env(MARKER, &folder);
+    assert!(shim.status().unwrap().success());
+    assert_eq!(world.processes().len(), idle.len() + 1);
+    eventually("the shim without a node ends", || world.processes() == idle);
+    assert!(!folder.join("control.sock").exists());
+    // The other one has no child either, but a node that may give it one.
+    node.start(script("idle", MINUTES));
+    assert_eq!(world.processes().first(), idle.first());
 }
 
 fn removal(world: &World) {

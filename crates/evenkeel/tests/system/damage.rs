@@ -62,7 +62,7 @@ pub(crate) fn a_damaged_log_is_refused(rig: &mut Rig) {
 pub(crate) fn a_lost_log_is_not_taken_for_a_new_one(rig: &mut Rig) {
     assert!(rig.ask_api("fra1", &Request::put("/v1/kv/kept", b"by two")).status < 300);
     rig.power_off(HOST);
-    let said = rig.start_node(HOST, "--rejoin-empty").wait_with_output().unwrap();
+    let said = rig.start_node(HOST, &["--rejoin-empty"]).wait_with_output().unwrap();
     let text = String::from_utf8(said.stderr).unwrap();
     assert_eq!(said.status.code(), Some(1), "{text}");
     assert!(text.contains("holds this host's log; nothing was changed"), "{text}");
@@ -129,7 +129,7 @@ fn set_aside(rig: &Rig, damaged: &Path) -> PathBuf {
 
 /// Lets the host begin with an empty log, once, as the refusal advises. The host is off.
 fn rejoin(rig: &Rig) {
-    let mut node = rig.start_node(HOST, "--rejoin-empty");
+    let mut node = rig.start_node(HOST, &["--rejoin-empty"]);
     rig.wait_until_complete();
     let data = rig.data(HOST);
     let said = rig.run(HOST, &["down", "--data", text(&data)]);

@@ -71,8 +71,10 @@ const GROUPS: [Group; 4] = [
         build: services::one_host,
         cases: &[
             ("bad-services", services::bad_services_are_told),
+            ("back-off", services::a_service_that_quits_is_started_less_and_less),
             ("second-node", refusals::a_second_node_is_refused),
             ("bad-start", refusals::a_bad_start_says_why),
+            ("interrupted-start", processes::an_interrupted_start_harms_nothing),
             ("stubborn", services::down_ends_what_ignores_sigterm),
             ("foreign-folder", refusals::a_foreign_folder_is_refused),
         ],

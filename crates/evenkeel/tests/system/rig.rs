@@ -337,12 +337,12 @@ impl Rig {
         run(command)
     }
 
-    /// Starts a node in the network of a host that is off, with one more flag than usual. It ends
-    /// when it is told to, at the latest with the world.
-    pub(crate) fn start_node(&self, host: &str, flag: &str) -> Child {
+    /// Starts a node in the network of a host that is off, with more flags than usual. It ends when
+    /// it is told to, at the latest with the world.
+    pub(crate) fn start_node(&self, host: &str, flags: &[&str]) -> Child {
         let mut command = self.inside(host).command(PROGRAM).unwrap();
         command.args(["node", "--system", text(&self.file(host)), "--host", host]);
-        command.args(["--data", text(&self.data(host)), "--insecure", flag]);
+        command.args(["--data", text(&self.data(host)), "--insecure"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().unwrap()
     }

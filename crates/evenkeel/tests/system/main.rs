@@ -8,6 +8,7 @@
 mod coldstart;
 mod damage;
 mod disk;
+mod drill;
 mod http;
 mod keys;
 mod processes;
@@ -35,7 +36,7 @@ struct Group {
     cases: &'static [Case],
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group {
         build: rig::seven_hosts,
         cases: &[
@@ -77,6 +78,16 @@ const GROUPS: [Group; 4] = [
             ("interrupted-start", processes::an_interrupted_start_harms_nothing),
             ("stubborn", services::down_ends_what_ignores_sigterm),
             ("foreign-folder", refusals::a_foreign_folder_is_refused),
+        ],
+    },
+    Group {
+        build: drill::no_system,
+        cases: &[
+            ("drill-budget", drill::a_broken_budget_ends_with_3),
+            ("drill-history", drill::a_survived_fault_leaves_its_history),
+            ("drill-seed", drill::a_seed_repeats_the_choice),
+            ("demo-interrupt", drill::an_interrupt_leaves_nothing),
+            ("demo-twice", drill::two_demos_run_side_by_side),
         ],
     },
 ];

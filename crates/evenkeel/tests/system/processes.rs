@@ -109,7 +109,7 @@ pub(crate) fn an_interrupted_start_harms_nothing(rig: &mut Rig) {
     rig.power_off("solo");
     let mut endings = Vec::new();
     // From the program's first moments until after its start.
-    for moment in (0..12).map(|step| Duration::from_millis(40) * step) {
+    for moment in (0..8).map(|step| Duration::from_millis(60) * step) {
         let node = rig.start_node("solo", &[]);
         std::thread::sleep(moment);
         kill(Pid::from_raw(i32::try_from(node.id()).unwrap()), Signal::SIGINT).unwrap();

@@ -4,7 +4,7 @@
 //! have reached the system, only an answer about that very write can take the doubt away.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -24,6 +24,13 @@ const ATTEMPT_MAX: Duration = Duration::from_millis(750);
 /// Time for a whole request. Longer than the system itself holds one (about 2 s for an election),
 /// so that an outcome reported as unknown really is.
 pub(crate) const REQUEST_MAX: Duration = Duration::from_secs(4);
+/// Requests of one client that may have given an address up at any time, beyond a fifth of those
+/// under way. A client without such a bound multiplies the load of a slow system until it is a dead
+/// one, and keeps it dead: "Metastable Failures in Distributed Systems", HotOS 2021.
+const RETRIES_MIN: u32 = 5;
+const RETRIES_SHARE: u32 = 5;
+/// Time between two questions whether a silent address may be given up.
+const GIVE_UP_EVERY: Duration = Duration::from_millis(25);
 /// Pause after every address has failed once, growing by itself each round.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 /// Longest answer in bytes.
@@ -86,6 +93,52 @@ enum Missed {
     InDoubt,
 }
 
+/// Bounds how many requests under way are asked twice.
+#[derive(Debug, Default)]
+struct RetryBudget {
+    requests: AtomicU32,
+    retries: AtomicU32,
+}
+
+impl RetryBudget {
+    /// Takes room for one more request that is asked twice, if there is any.
+    fn take(&self) -> bool {
+        let limit = RETRIES_MIN + self.requests.load(Ordering::Relaxed) / RETRIES_SHARE;
+        let more = |retries| (retries < limit).then_some(retries + 1);
+        self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// Room that one request takes; given back when it ends, however it ends.
+#[derive(Debug)]
+struct Room<'a> {
+    budget: &'a RetryBudget,
+    /// Whether it is asked twice.
+    retries: bool,
+}
+
+impl<'a> Room<'a> {
+    fn new(budget: &'a RetryBudget) -> Self {
+        budget.requests.fetch_add(1, Ordering::Relaxed);
+        Self { budget, retries: false }
+    }
+
+    /// Returns whether a silent address may be given up.
+    fn may_retry(&mut self) -> bool {
+        self.retries = self.retries || self.budget.take();
+        self.retries
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.budget.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.retries {
+            self.budget.retries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// One client of the system. Shared by all of its requests that are under way.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -93,6 +146,7 @@ pub(crate) struct Client {
     addresses: Vec<SocketAddr>,
     /// Index of the address that is asked first.
     preferred: AtomicUsize,
+    budget: RetryBudget,
 }
 
 impl Client {
@@ -102,7 +156,7 @@ impl Client {
         connector.set_connect_timeout(Some(CONNECT_MAX));
         connector.set_nodelay(true);
         let http = HttpClient::builder(TokioExecutor::new()).build(connector);
-        Self { http, addresses, preferred: AtomicUsize::new(0) }
+        Self { http, addresses, preferred: AtomicUsize::new(0), budget: RetryBudget::default() }
     }
 
     /// Sends a question until an address answers it or [`REQUEST_MAX`] has passed. Writes must
@@ -111,13 +165,16 @@ impl Client {
         let deadline = Instant::now() + REQUEST_MAX;
         let mut ending = Ending { answer: None, in_doubt: false };
         let mut patience = ATTEMPT_MAX;
+        let mut room = Room::new(&self.budget);
         for attempt in 0.. {
             let first = self.preferred.load(Ordering::Relaxed);
             let Some(address) = self.addresses.get(first % self.addresses.len().max(1)) else {
                 return ending;
             };
             let until = deadline.min(Instant::now() + patience);
-            match self.send_once(*address, question, until).await {
+            let sending = self.send_once(*address, question, deadline);
+            let answered = give_up_when(sending, until, || room.may_retry()).await;
+            match answered {
                 Ok(answer) if answer.status.is_server_error() => {
                     ending.in_doubt |= answer.header(OUTCOME) != Some("none");
                     ending.answer = Some(answer);
@@ -199,5 +256,41 @@ impl Client {
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         });
         answered.await.unwrap_or(Err(Missed::InDoubt))
+    }
+}
+
+/// Waits for an answer; from `until` on, only for as long as it may not be given up.
+async fn give_up_when(
+    sending: impl Future<Output = Result<Answer, Missed>>,
+    until: Instant,
+    mut may_give_up: impl FnMut() -> bool,
+) -> Result<Answer, Missed> {
+    tokio::pin!(sending);
+    let mut next = until;
+    loop {
+        match timeout_at(next, &mut sending).await {
+            Ok(answered) => return answered,
+            Err(_) if may_give_up() => return Err(Missed::InDoubt),
+            Err(_) => next = Instant::now() + GIVE_UP_EVERY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_requests_are_asked_twice_at_a_time() {
+        let budget = RetryBudget::default();
+        let mut rooms: Vec<Room<'_>> = (0..100).map(|_| Room::new(&budget)).collect();
+        let retried = rooms.iter_mut().filter_map(|room| room.may_retry().then_some(())).count();
+        assert_eq!(retried, 25);
+        // One that is asked twice may be asked a third time; its room comes back at its end.
+        assert!(rooms[0].may_retry() && !rooms[99].may_retry());
+        rooms.drain(..2);
+        assert!(rooms.last_mut().unwrap().may_retry());
+        drop(rooms);
+        assert_eq!(budget.retries.load(Ordering::Relaxed), 0);
     }
 }

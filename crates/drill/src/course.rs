@@ -13,6 +13,7 @@ use crate::clock::now;
 use crate::experiment::{DrillError, TICK, live_line};
 use crate::history::HistoryFile;
 use crate::load::{Finished, Live, Load, LoadOptions, lateness};
+use crate::machine::Usage;
 use crate::plan::{Experiment, Phases};
 use crate::readback::read_back;
 use crate::screen::Screen;
@@ -57,6 +58,7 @@ pub(crate) struct Course {
     healed: Timestamp,
     stopped: Timestamp,
     invalid: Option<String>,
+    foreign_percent: u64,
 }
 
 /// Runs the load through all phases. `aimed` is what would be struck now.
@@ -71,6 +73,7 @@ pub(crate) fn run(
     let (mut target, mut status) = aimed;
     let enter = bench.enter(&bench.lookout(Some(&target)));
     let watch = Watch::start(enter, bench.apis()).map_err(DrillError::Load)?;
+    let usage = Usage::now();
     let load = Load::start(&bench.stations(), &plan.load, history).map_err(DrillError::Load)?;
     let mut ticker = Ticker { screen, live: load.live(), what: String::new() };
     ticker.what = format!("{} {} {target}", plan.place, plan.experiment.fault);
@@ -105,6 +108,7 @@ pub(crate) fn run(
     await_redundancy(&mut ticker, &watch, healed + phases.redundancy_max);
     let stopped = now();
     let Finished { operations, history, started } = load.stop().map_err(DrillError::Load)?;
+    let foreign = usage.zip(Usage::now()).map(|(before, after)| after.foreign_since(before));
     let seen = watch.seen();
     Ok(Course {
         target,
@@ -117,6 +121,7 @@ pub(crate) fn run(
         healed,
         stopped,
         invalid,
+        foreign_percent: foreign.unwrap_or(0),
     })
 }
 
@@ -232,6 +237,7 @@ impl Course {
             full_redundancy: seen.full_since().map(|since| since.since(mended)),
             lateness: lateness(operations),
             lateness_before: lateness(&before),
+            foreign_percent: self.foreign_percent,
         };
         Ok((measured, self.operations))
     }

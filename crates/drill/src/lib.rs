@@ -10,6 +10,7 @@ pub mod experiment;
 mod hands;
 pub mod history;
 pub mod load;
+mod machine;
 mod network;
 pub mod plan;
 mod readback;

@@ -270,6 +270,7 @@ pub(crate) mod tests {
             full_redundancy: Some(Duration::from_millis(2950)),
             lateness: Duration::from_millis(2),
             lateness_before: Duration::from_millis(2),
+            foreign_percent: 0,
         };
         Row::Made(Box::new(Made {
             experiment: Experiment { fault: FaultKind::Kill, selector },

@@ -18,12 +18,16 @@ const OPERATIONS_MIN: u64 = 500;
 /// then it is known that the system is not the cause, and a calmer machine is the cure.
 const LATENESS_MAX: Duration = Duration::from_millis(100);
 
+/// A machine that gives more than this share of its processors to something else starves the system:
+/// what that does too late, or fails to do, proves nothing. It loses nothing all the same.
+const FOREIGN_PERCENT_MAX: u64 = 25;
+
 /// The verdict on an experiment, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Every limit was kept.
     Pass,
-    /// This machine was too restless, already before the fault.
+    /// This machine was too restless, already before the fault, or had other things to do.
     Inconclusive,
     /// Nothing is proven: not made, the fault not seen to take effect, too little asked, or what
     /// was written could not be read back.
@@ -75,6 +79,8 @@ pub struct Measured {
     pub lateness: Duration,
     /// The same before the fault.
     pub lateness_before: Duration,
+    /// Share of this machine's processors that went to something else, in percent.
+    pub foreign_percent: u64,
 }
 
 impl Measured {
@@ -126,19 +132,27 @@ fn validity(measured: &Measured, budget: &Budget) -> Vec<(Verdict, String)> {
     }
     let lateness_max = LATENESS_MAX.min(budget.gap_max / 10);
     if measured.lateness > lateness_max {
-        let is_busy = measured.lateness_before > lateness_max || is_restless(measured, budget);
-        let (verdict, noise) = match is_busy {
-            true => (Verdict::Inconclusive, NOISE),
-            false => (Verdict::Invalid, ""),
-        };
+        let was_late = measured.lateness_before > lateness_max || is_restless(measured, budget);
+        let noise = excuse(was_late, measured, budget);
+        let verdict = if noise.is_empty() { Verdict::Invalid } else { Verdict::Inconclusive };
         let late = millis(measured.lateness);
         found.push((verdict, format!("the load itself was late by {late}{noise}")));
     }
     found
 }
 
-/// Follows what had been so before the fault.
-const NOISE: &str = " (and before the fault too)";
+/// Returns what excuses a limit that was exceeded, if anything: that it was so before the fault, or
+/// that this machine had other things to do. Nothing excuses a limit that the user gave.
+fn excuse(was_so: bool, measured: &Measured, budget: &Budget) -> String {
+    let foreign = measured.foreign_percent;
+    if was_so {
+        " (and before the fault too)".to_owned()
+    } else if foreign > FOREIGN_PERCENT_MAX && budget.noise_max.is_some() {
+        format!(" (something else took {foreign} % of this machine's processors)")
+    } else {
+        String::new()
+    }
+}
 
 /// Compares with the budget. What exceeds it already before the fault is this machine's noise: slow
 /// answers excuse slow answers, failures excuse failures.
@@ -151,8 +165,8 @@ fn limits(measured: &Measured, budget: &Budget) -> Vec<(Verdict, String)> {
     let was_slow = is_restless(measured, budget);
     let was_failing = measured.failed_before > 0;
     let mut over = |is_noise: bool, what: String, limit: String| {
-        let (verdict, noise) =
-            if is_noise { (Verdict::Inconclusive, NOISE) } else { (Verdict::Fail, "") };
+        let noise = excuse(is_noise, measured, budget);
+        let verdict = if noise.is_empty() { Verdict::Fail } else { Verdict::Inconclusive };
         found.push((verdict, format!("{what}, the limit is {limit}{noise}")));
     };
     if measured.gap > budget.gap_max {
@@ -212,6 +226,7 @@ mod tests {
             full_redundancy: Some(ms(900)),
             lateness: ms(3),
             lateness_before: ms(2),
+            foreign_percent: 4,
         }
     }
 
@@ -256,6 +271,24 @@ mod tests {
         check(&Measured { full_redundancy: None, ..noisy() }, Verdict::Fail, "not seen");
         let failing = Measured { counts: failed, failed_before: 1, ..good() };
         check(&failing, Verdict::Inconclusive, "1 requests failed");
+    }
+
+    #[test]
+    fn a_starved_system_proves_nothing_but_loses_nothing() {
+        let long = Duration::from_secs(3);
+        let failed = Counts { failed: 1, ..good().counts };
+        let starved = || Measured { counts: failed, gap: long, foreign_percent: 40, ..good() };
+        check(&starved(), Verdict::Inconclusive, "something else took 40 %");
+        check(&Measured { recover: None, ..starved() }, Verdict::Inconclusive, "took 40 %");
+        let late = Measured { lateness: long, ..starved() };
+        check(&late, Verdict::Inconclusive, "took 40 %");
+        check(&Measured { foreign_percent: 25, ..starved() }, Verdict::Fail, "longest gap");
+        let lost =
+            Violation { rule: Rule::LostWrite, key: "k".to_owned(), evidence: "gone".to_owned() };
+        check(&Measured { violations: vec![lost], ..starved() }, Verdict::Fail, "lost write");
+        let overrides = Overrides { gap_max: Some(Duration::from_millis(1)) };
+        let judgement = judge(&starved(), &Budget::of(Role::Replica, overrides));
+        assert_eq!(judgement.verdict, Verdict::Fail, "{judgement:?}");
     }
 
     #[test]

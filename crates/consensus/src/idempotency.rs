@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use prost::bytes::Bytes;
 
-use crate::command::{Answer, Command};
+use crate::answer::{Answer, Refused};
+use crate::command::{Command, LeaseId};
 
 /// What a request came to, for its retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,15 +16,61 @@ pub(crate) enum Outcome {
     Deleted { revision: u64 },
     Conflict { current: Option<u64> },
     NotFound,
+    Transacted { succeeded: bool, revision: u64 },
+    Granted { lease: LeaseId },
+    Revoked { revision: u64 },
+    NoLease { lease: LeaseId },
+    Forgotten { through: u64 },
+    Refused(Refused),
 }
 
 impl Outcome {
-    pub(crate) const fn answer(self, replayed: bool) -> Answer {
+    /// Returns what is remembered of the answer to a command.
+    pub(crate) const fn of(answer: &Answer) -> Option<Self> {
+        Some(match *answer {
+            Answer::Written { revision, created, .. } => Self::Written { revision, created },
+            Answer::Deleted { revision, .. } => Self::Deleted { revision },
+            Answer::Conflict { current } => Self::Conflict { current },
+            Answer::NotFound => Self::NotFound,
+            Answer::Transacted { succeeded, revision, .. } => {
+                Self::Transacted { succeeded, revision }
+            }
+            Answer::Granted { lease, .. } => Self::Granted { lease },
+            Answer::Revoked { revision, .. } => Self::Revoked { revision },
+            Answer::NoLease { lease } => Self::NoLease { lease },
+            Answer::Forgotten { through } => Self::Forgotten { through },
+            Answer::Refused(why) => Self::Refused(why),
+            Answer::IdempotencyMismatch
+            | Answer::Value { .. }
+            | Answer::Absent { .. }
+            | Answer::Entries { .. }
+            | Answer::Changes { .. }
+            | Answer::Compacted { .. }
+            | Answer::Future { .. }
+            | Answer::Lease { .. }
+            | Answer::NotLeader { .. }
+            | Answer::Unknown
+            | Answer::Overloaded
+            | Answer::TooLarge => return None,
+        })
+    }
+
+    /// Returns the answer to a retry.
+    pub(crate) const fn answer(self) -> Answer {
+        let replayed = true;
         match self {
             Self::Written { revision, created } => Answer::Written { revision, created, replayed },
             Self::Deleted { revision } => Answer::Deleted { revision, replayed },
             Self::Conflict { current } => Answer::Conflict { current },
             Self::NotFound => Answer::NotFound,
+            Self::Transacted { succeeded, revision } => {
+                Answer::Transacted { succeeded, results: Vec::new(), revision, replayed }
+            }
+            Self::Granted { lease } => Answer::Granted { lease, replayed },
+            Self::Revoked { revision } => Answer::Revoked { revision, replayed },
+            Self::NoLease { lease } => Answer::NoLease { lease },
+            Self::Forgotten { through } => Answer::Forgotten { through },
+            Self::Refused(why) => Answer::Refused(why),
         }
     }
 }
@@ -39,13 +86,7 @@ impl Fingerprint {
     /// that a hash without a secret is enough.
     pub(crate) fn of(command: &Command) -> Self {
         const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-        let mut command = command.clone();
-        match &mut command {
-            Command::Put { idempotency, .. } | Command::Delete { idempotency, .. } => {
-                *idempotency = None;
-            }
-        }
-        let bytes = crate::wire::command::encode_command(command);
+        let bytes = crate::wire::command::encode_command(Command::once(command.change.clone()));
         let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
         for byte in bytes {
             hash = (hash ^ u128::from(byte)).wrapping_mul(PRIME);

@@ -1,100 +1,128 @@
 //! The replicated key space: what the log comes to when it is applied.
 
+mod history;
+mod leases;
+mod past;
+mod transaction;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use prost::bytes::Bytes;
 
-use crate::command::{Answer, Command, Expect, KeyEntry, Query, Space};
+use crate::answer::{Answer, KeyChange, KeyEntry, Refused, Version};
+use crate::command::{Change, Command, Expect, LeaseId, Query, Space};
 use crate::idempotency::{Fingerprint, Memory, Outcome};
 use crate::log::DecodeError;
+use crate::settings::StateLimits;
 use crate::wire::state;
+use history::History;
+use leases::Leases;
 
-/// All keys with their values, a revision that counts the changes, and the memory of idempotency
-/// keys. A pure function of the entries applied: the same at every member at the same index.
+/// All keys with their values, a revision that counts the changes, the history of the users' keys,
+/// the leases, and the memory of idempotency keys. A pure function of the entries applied: the same
+/// at every member at the same index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySpace {
     revision: u64,
-    user: BTreeMap<String, Stored>,
-    system: BTreeMap<String, Stored>,
+    user: BTreeMap<String, Version>,
+    system: BTreeMap<String, Version>,
+    history: History,
+    leases: Leases,
     memory: Memory,
     bytes: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
-    value: Bytes,
-    revision: u64,
+    limits: StateLimits,
 }
 
 impl KeySpace {
-    /// Starts empty, at revision 0, remembering at most `idempotency_max` idempotency keys.
+    /// Starts empty, at revision 0.
     #[must_use]
-    pub const fn new(idempotency_max: usize) -> Self {
+    pub const fn new(limits: StateLimits) -> Self {
         Self {
             revision: 0,
             user: BTreeMap::new(),
             system: BTreeMap::new(),
-            memory: Memory::new(idempotency_max),
+            history: History::new(),
+            leases: Leases::new(),
+            memory: Memory::new(limits.idempotency_max),
             bytes: 0,
+            limits,
         }
     }
 
-    /// Returns how many changes were applied so far. A refused change is none.
+    /// Returns how many commands that changed keys were applied so far. A refused one is none.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Returns the length of all keys and values, in bytes.
+    /// Returns the length of all keys and values, history not included, in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns a key's value and the revision of its last change.
+    /// Returns the last revision whose history is forgotten: 0 if none is.
     #[must_use]
-    pub fn get(&self, space: Space, key: &str) -> Option<(&Bytes, u64)> {
-        self.keys(space).get(key).map(|stored| (&stored.value, stored.revision))
+    pub const fn compacted(&self) -> u64 {
+        self.history.compacted()
     }
 
-    /// Returns every key that begins with `prefix`, its value and its revision, in order.
+    /// Returns a key's present state.
+    #[must_use]
+    pub fn get(&self, space: Space, key: &str) -> Option<&Version> {
+        self.keys(space).get(key)
+    }
+
+    /// Returns every key that begins with `prefix`, in order.
     pub fn prefix<'a>(
         &'a self,
         space: Space,
         prefix: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a Bytes, u64)> {
+    ) -> impl Iterator<Item = (&'a str, &'a Version)> {
         self.keys(space)
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(key, stored)| (key.as_str(), &stored.value, stored.revision))
+            .map(|(key, version)| (key.as_str(), version))
+    }
+
+    /// Returns every lease and its time to live.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, std::time::Duration)> {
+        self.leases.iter()
     }
 
     /// Answers a question from what is applied.
     #[must_use]
     pub fn query(&self, query: &Query) -> Answer {
-        let store_revision = self.revision;
         match query {
-            Query::Get { space, key } => match self.get(*space, key) {
-                Some((value, revision)) => {
-                    Answer::Value { value: value.clone(), revision, store_revision }
+            Query::Get { space, key, at } => self.get_at(*space, key, *at),
+            Query::Range { space, prefix, after, limit, at } => {
+                let after = after.as_deref();
+                match *at {
+                    None => self.range(*space, prefix, after, *limit),
+                    Some(at) => self.range_at(*space, prefix, after, *limit, at),
                 }
-                None => Answer::Absent { store_revision },
-            },
-            Query::Prefix { space, prefix, limit } => {
-                let mut found = self.prefix(*space, prefix);
-                let entries = found
-                    .by_ref()
-                    .take(*limit)
-                    .map(|(key, value, revision)| KeyEntry {
-                        key: key.to_owned(),
-                        value: value.clone(),
-                        revision,
-                    })
-                    .collect();
-                Answer::Entries { entries, more: found.next().is_some(), store_revision }
             }
+            Query::Changes { prefix, after, limit } => self.changes(prefix, *after, *limit),
+            Query::Lease { lease } => self.lease(*lease),
+            // Only who leads can keep a lease alive.
+            Query::KeepAlive { .. } => Answer::NotLeader { leader: None },
         }
+    }
+
+    fn range(&self, space: Space, prefix: &str, after: Option<&str>, limit: usize) -> Answer {
+        let from =
+            after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut found = self
+            .keys(space)
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix));
+        let entry = |(key, version): (&String, &Version)| KeyEntry {
+            key: key.clone(),
+            version: version.clone(),
+        };
+        let entries = found.by_ref().take(limit).map(entry).collect();
+        Answer::Entries { entries, more: found.next().is_some(), store_revision: self.revision }
     }
 
     /// Applies a command.
@@ -102,74 +130,161 @@ impl KeySpace {
     /// The outcome under an idempotency key is final, also when it was a refusal: a late copy of
     /// a request that was refused must not be applied after all.
     pub fn apply(&mut self, command: Command) -> Answer {
-        let Some(name) = command.idempotency().map(str::to_owned) else {
-            return self.change(command).answer(false);
+        let Some(name) = command.idempotency.clone() else {
+            return self.change(command.change);
         };
         let fingerprint = Fingerprint::of(&command);
         match self.memory.find(&name) {
-            Some((first, outcome)) if first == fingerprint => outcome.answer(true),
+            Some((first, outcome)) if first == fingerprint => outcome.answer(),
             Some(_) => Answer::IdempotencyMismatch,
             None => {
-                let outcome = self.change(command);
-                self.memory.insert(name, fingerprint, outcome);
-                outcome.answer(false)
+                let answer = self.change(command.change);
+                if let Some(outcome) = Outcome::of(&answer) {
+                    self.memory.insert(name, fingerprint, outcome);
+                }
+                answer
             }
         }
     }
 
-    fn change(&mut self, command: Command) -> Outcome {
-        let (space, expect) = match &command {
-            Command::Put { space, expect, .. } | Command::Delete { space, expect, .. } => {
-                (*space, *expect)
+    fn change(&mut self, change: Change) -> Answer {
+        match change {
+            Change::Put { space, key, value, expect, lease } => {
+                self.put(space, key, &value, expect, lease)
             }
-        };
-        let current = self.get(space, command.key()).map(|(_, revision)| revision);
+            Change::Delete { space, key, expect } => self.delete(space, &key, expect),
+            Change::Transaction(transaction) => self.transact(transaction),
+            Change::GrantLease { ttl } => self.grant_lease(ttl),
+            Change::RevokeLease { lease } => self.revoke_lease(lease),
+            Change::Compact { through } => self.compact(through),
+        }
+    }
+
+    fn put(
+        &mut self,
+        space: Space,
+        key: String,
+        value: &Bytes,
+        expect: Expect,
+        lease: Option<LeaseId>,
+    ) -> Answer {
+        if let Err(current) = self.check(space, &key, expect) {
+            return Answer::Conflict { current };
+        }
+        if let Some(lease) = lease
+            && let Err(refusal) = self.can_attach(lease, 1)
+        {
+            return refusal;
+        }
+        let revision = self.revision + 1;
+        let created = self.set(revision, space, key, value, lease);
+        self.end_revision(revision);
+        Answer::Written { revision, created, replayed: false }
+    }
+
+    fn delete(&mut self, space: Space, key: &str, expect: Expect) -> Answer {
+        if let Err(current) = self.check(space, key, expect) {
+            return Answer::Conflict { current };
+        }
+        let revision = self.revision + 1;
+        if !self.unset(revision, space, key) {
+            return Answer::NotFound;
+        }
+        self.end_revision(revision);
+        Answer::Deleted { revision, replayed: false }
+    }
+
+    /// Checks a condition; the key's revision if it does not hold.
+    fn check(&self, space: Space, key: &str, expect: Expect) -> Result<(), Option<u64>> {
+        let current = self.get(space, key).map(|version| version.revision);
         let holds = match expect {
             Expect::Any => true,
             Expect::Absent => current.is_none(),
             Expect::Present => current.is_some(),
             Expect::Revision(revision) => current == Some(revision),
         };
-        if !holds {
-            return Outcome::Conflict { current };
+        if holds { Ok(()) } else { Err(current) }
+    }
+
+    fn compact(&mut self, through: u64) -> Answer {
+        if through > self.revision {
+            return Answer::Refused(Refused::FutureRevision);
         }
-        match command {
-            Command::Put { key, value, .. } => {
-                self.revision += 1;
-                self.store(space, key, &value, self.revision);
-                Outcome::Written { revision: self.revision, created: current.is_none() }
-            }
-            Command::Delete { key, .. } if current.is_some() => {
-                self.revision += 1;
-                self.remove(space, &key);
-                Outcome::Deleted { revision: self.revision }
-            }
-            Command::Delete { .. } => Outcome::NotFound,
+        self.history.forget_through(through);
+        Answer::Forgotten { through: self.history.compacted() }
+    }
+
+    /// Sets a key as a part of `revision`, and returns whether it is new. Keeps a copy of the
+    /// value: the original may be a part of a much larger message.
+    fn set(
+        &mut self,
+        revision: u64,
+        space: Space,
+        key: String,
+        value: &Bytes,
+        lease: Option<LeaseId>,
+    ) -> bool {
+        let before = self.take(space, &key);
+        let after = Version {
+            value: Bytes::copy_from_slice(value),
+            revision,
+            created: before.as_ref().map_or(revision, |before| before.created),
+            count: before.as_ref().map_or(1, |before| before.count + 1),
+            lease,
+        };
+        let created = before.is_none();
+        self.insert(space, key.clone(), after.clone());
+        self.remember(space, KeyChange { revision, key, before, after: Some(after) });
+        created
+    }
+
+    /// Removes a key as a part of `revision`, and returns whether it was there.
+    fn unset(&mut self, revision: u64, space: Space, key: &str) -> bool {
+        let before = self.take(space, key);
+        let existed = before.is_some();
+        if existed {
+            self.remember(space, KeyChange { revision, key: key.to_owned(), before, after: None });
+        }
+        existed
+    }
+
+    fn remember(&mut self, space: Space, change: KeyChange) {
+        if space == Space::User {
+            self.history.push(change);
         }
     }
 
-    /// Stores a copy of the value: the original may be a part of a much larger message.
-    fn store(&mut self, space: Space, key: String, value: &Bytes, revision: u64) {
-        self.remove(space, &key);
-        self.bytes += key.len() + value.len();
-        let value = Bytes::copy_from_slice(value);
-        self.keys_mut(space).insert(key, Stored { value, revision });
-    }
-
-    fn remove(&mut self, space: Space, key: &str) {
-        if let Some(stored) = self.keys_mut(space).remove(key) {
-            self.bytes -= key.len() + stored.value.len();
+    /// Takes a key out, off its lease too.
+    fn take(&mut self, space: Space, key: &str) -> Option<Version> {
+        let version = self.keys_mut(space).remove(key)?;
+        self.bytes -= key.len() + version.value.len();
+        if let Some(lease) = version.lease {
+            self.leases.detach(lease, space, key);
         }
+        Some(version)
     }
 
-    const fn keys(&self, space: Space) -> &BTreeMap<String, Stored> {
+    fn insert(&mut self, space: Space, key: String, version: Version) {
+        self.bytes += key.len() + version.value.len();
+        if let Some(lease) = version.lease {
+            self.leases.attach(lease, space, &key);
+        }
+        self.keys_mut(space).insert(key, version);
+    }
+
+    fn end_revision(&mut self, revision: u64) {
+        self.revision = revision;
+        self.history.bound(&self.limits);
+    }
+
+    const fn keys(&self, space: Space) -> &BTreeMap<String, Version> {
         match space {
             Space::User => &self.user,
             Space::System => &self.system,
         }
     }
 
-    const fn keys_mut(&mut self, space: Space) -> &mut BTreeMap<String, Stored> {
+    const fn keys_mut(&mut self, space: Space) -> &mut BTreeMap<String, Version> {
         match space {
             Space::User => &mut self.user,
             Space::System => &mut self.system,
@@ -179,11 +294,18 @@ impl KeySpace {
     /// Encodes all of it for a snapshot.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut builder = state::Encoder::new(self.revision);
+        let mut builder = state::Encoder::new(self.revision, self.compacted());
+        for (lease, ttl) in self.leases() {
+            builder.push_lease(lease, ttl);
+        }
+        builder.next_lease(self.leases.next());
         for space in [Space::User, Space::System] {
-            for (key, value, revision) in self.prefix(space, "") {
-                builder.push_key(space, key, value, revision);
+            for (key, version) in self.prefix(space, "") {
+                builder.push_key(space, key, version);
             }
+        }
+        for change in self.history.iter() {
+            builder.push_change(change);
         }
         for (name, fingerprint, outcome) in self.memory.iter() {
             builder.push_outcome(name, fingerprint, outcome);
@@ -196,13 +318,15 @@ impl KeySpace {
     /// # Errors
     ///
     /// If the bytes are none, or of another format.
-    pub fn decode(bytes: &Bytes, idempotency_max: usize) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &Bytes, limits: StateLimits) -> Result<Self, DecodeError> {
         let decoded = state::decode_state(bytes)?;
-        let mut keys = Self::new(idempotency_max);
+        let mut keys = Self::new(limits);
         keys.revision = decoded.revision;
+        keys.leases = Leases::restored(decoded.next_lease, decoded.leases);
         for (space, entry) in decoded.keys {
-            keys.store(space, entry.key, &entry.value, entry.revision);
+            keys.insert(space, entry.key, entry.version);
         }
+        keys.history = History::restored(decoded.compacted, decoded.changes);
         for (name, fingerprint, outcome) in decoded.outcomes {
             keys.memory.insert(name, fingerprint, outcome);
         }

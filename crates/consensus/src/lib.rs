@@ -15,6 +15,7 @@
 //! - A read sees every change that was answered before the read was asked.
 //! - No bytes in the log, whatever they hold, can stop a member from applying the next entry.
 
+pub mod answer;
 mod cache;
 pub mod command;
 mod idempotency;

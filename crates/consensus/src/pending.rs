@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use evenkeel_model::time::Timestamp;
 use prost::bytes::Bytes;
 
 use crate::command::{Query, RequestId};
@@ -10,7 +11,8 @@ use crate::settings::Limits;
 /// A change that Raft has not taken yet.
 #[derive(Debug)]
 pub(crate) struct Proposal {
-    pub(crate) request: RequestId,
+    /// Who waits for the answer; nobody when the leader itself proposed it.
+    pub(crate) request: Option<RequestId>,
     /// The encoded command.
     pub(crate) data: Bytes,
 }
@@ -18,7 +20,7 @@ pub(crate) struct Proposal {
 /// A change that is in the log, but not applied.
 #[derive(Debug)]
 struct Appended {
-    request: RequestId,
+    request: Option<RequestId>,
     term: u64,
     bytes: usize,
 }
@@ -68,9 +70,14 @@ impl Proposals {
 
     /// Takes out the change that was appended at `index`, and its term.
     pub(crate) fn take_applied(&mut self, index: u64) -> Option<(RequestId, u64)> {
+        let Appended { request, term, .. } = self.remove(index)?;
+        Some((request?, term))
+    }
+
+    fn remove(&mut self, index: u64) -> Option<Appended> {
         let appended = self.appended.remove(&index)?;
         self.bytes -= appended.bytes;
-        Some((appended.request, appended.term))
+        Some(appended)
     }
 
     /// Takes out the changes that were appended in other terms than `term`. They are either all
@@ -81,7 +88,7 @@ impl Proposals {
             && Some(appended.term) != term
         {
             let index = *index;
-            stale.extend(self.take_applied(index).map(|(request, _)| request));
+            stale.extend(self.remove(index).and_then(|appended| appended.request));
         }
         stale
     }
@@ -96,6 +103,8 @@ pub(crate) struct Overloaded;
 pub(crate) struct Read {
     pub(crate) request: RequestId,
     pub(crate) query: Query,
+    /// When it was taken in.
+    pub(crate) received: Timestamp,
 }
 
 /// Questions that share one heartbeat round.

@@ -1,7 +1,9 @@
 //! The machine: one member of the coordinator.
 
+mod lease_clock;
 mod ready;
 mod rejoin;
+mod requests;
 mod start;
 
 use std::collections::VecDeque;
@@ -12,16 +14,17 @@ use evenkeel_model::time::Timestamp;
 use raft::eraftpb::MessageType;
 use raft::{RawNode, SnapshotStatus, StateRole};
 
+use crate::answer::Answer;
 use crate::cache::{LogCache, Position};
-use crate::command::{Answer, Command, Query, RequestId};
+use crate::command::{Command, Query, RequestId};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Record, Snapshot, Vote};
-use crate::pending::{Proposal, Proposals, Read, Reads};
+use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::{Defect, Limits, MemberId, Settings};
 use crate::timer::Timer;
-use crate::wire::command::encode_command;
 use crate::wire::message::{decode_message, describe_message};
+use lease_clock::LeaseClock;
 use rejoin::Rejoin;
 
 /// Something that happened to the member.
@@ -205,6 +208,9 @@ pub struct Replica {
     applied: Position,
     proposals: Proposals,
     reads: Reads,
+    leases: LeaseClock,
+    /// The latest time that was told.
+    now: Timestamp,
     actions: VecDeque<Action>,
     /// Messages that promise what is still being written.
     held: VecDeque<Held>,
@@ -279,10 +285,11 @@ impl Replica {
     /// If Raft finds that a member has lost what it had promised to keep: to go on would make it
     /// worse.
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
+        self.now = self.now.max(now);
         match event {
             Event::Message(bytes) => self.take_message(bytes, now),
             Event::Propose { request, command } => self.take_proposal(request, command),
-            Event::Read { request, query } => self.take_read(request, query),
+            Event::Read { request, query } => self.take_read(request, query, now),
             Event::Persisted { number } => self.persisted(number, now),
             Event::SnapshotSaved { index } => self.snapshot_saved(index),
             Event::Unreachable { member } => self.raft.report_unreachable(member.0),
@@ -300,14 +307,23 @@ impl Replica {
     /// Returns when [`Self::handle_timeout`] must next be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.may_call_election().then(|| self.timer.deadline(&self.raft.raft))
+        if !self.may_call_election() {
+            return None;
+        }
+        let raft = self.timer.deadline(&self.raft.raft);
+        let lease = self.leases.poll_timeout().filter(|_| self.told.is_leader);
+        Some(lease.map_or(raft, |lease| lease.min(raft)))
     }
 
     /// Does what is due at `now`; harmless when early. A shell that was paused should hand over
     /// the messages that have arrived first, lest it miss a heartbeat that is already there.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
         if self.may_call_election() {
             self.timer.fire(&mut self.raft.raft, now);
+        }
+        if self.told.is_leader && self.leads() {
+            self.revoke_expired(now);
         }
     }
 
@@ -365,10 +381,6 @@ impl Replica {
         self.raft.raft.state == StateRole::Leader
     }
 
-    fn answer(&mut self, request: RequestId, answer: Answer) {
-        self.actions.push_back(Action::Answer { request, answer });
-    }
-
     fn take_message(&mut self, bytes: Vec<u8>, now: Timestamp) {
         let Ok(mut message) = decode_message(bytes, self.member, &self.voters) else {
             self.counters.rejected_messages += 1;
@@ -385,7 +397,7 @@ impl Replica {
             return;
         }
         if message.msg_type == MessageType::MsgSnapshot
-            && KeySpace::decode(&message.get_snapshot().data, self.limits.idempotency_max).is_err()
+            && KeySpace::decode(&message.get_snapshot().data, self.limits.state).is_err()
         {
             self.counters.rejected_messages += 1;
             return;
@@ -398,38 +410,6 @@ impl Replica {
         self.timer.after_step(&mut self.raft.raft, now);
         if let Some(heartbeat) = heartbeat {
             self.maybe_rejoined(&heartbeat, now);
-        }
-    }
-
-    fn take_proposal(&mut self, request: RequestId, command: Command) {
-        if !self.leads() {
-            let leader = self.leader();
-            return self.answer(request, Answer::NotLeader { leader });
-        }
-        let idempotency_len = command.idempotency().map_or(0, str::len);
-        if command.key().len() > self.limits.key_max
-            || command.value_len() > self.limits.value_max
-            || idempotency_len > self.limits.key_max
-        {
-            return self.answer(request, Answer::TooLarge);
-        }
-        let proposal = Proposal { request, data: encode_command(command).into() };
-        if self.proposals.push(proposal, &self.limits).is_err() {
-            self.answer(request, Answer::Overloaded);
-        }
-    }
-
-    fn take_read(&mut self, request: RequestId, query: Query) {
-        if !self.leads() {
-            let leader = self.leader();
-            return self.answer(request, Answer::NotLeader { leader });
-        }
-        if self.defect == Some(Defect::ReadWithoutQuorum) {
-            let answer = self.keys.query(&query);
-            return self.answer(request, answer);
-        }
-        if self.reads.push(Read { request, query }, &self.limits).is_err() {
-            self.answer(request, Answer::Overloaded);
         }
     }
 

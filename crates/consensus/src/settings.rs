@@ -44,9 +44,8 @@ pub struct Limits {
     pub pending_max: usize,
     /// How many bytes of proposals may wait; more are `Overloaded`.
     pub pending_bytes_max: usize,
-    /// How many idempotency keys are remembered. Part of the replicated state: every member must
-    /// be told the same.
-    pub idempotency_max: usize,
+    /// The bounds of the replicated state.
+    pub state: StateLimits,
     /// A snapshot is saved after this many entries …
     pub compact_entries: u64,
     /// … or after this many bytes of entries, or as many as the key space holds, if that is more.
@@ -64,11 +63,40 @@ impl Limits {
         value_max: 1 << 20,
         pending_max: 4096,
         pending_bytes_max: 32 << 20,
-        idempotency_max: 16_384,
+        state: StateLimits::STANDARD,
         compact_entries: 10_000,
         compact_bytes: 4 << 20,
         tail_entries: 1000,
         tail_bytes: 4 << 20,
+    };
+}
+
+/// The bounds of the replicated state: every member must be told the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateLimits {
+    /// How many idempotency keys are remembered.
+    pub idempotency_max: usize,
+    /// How many changes of the users' keys are remembered …
+    pub history_changes_max: usize,
+    /// … and how many bytes they may take.
+    pub history_bytes_max: usize,
+    /// How many leases there may be.
+    pub leases_max: usize,
+    /// How many keys may go with one lease: they go in one step.
+    pub lease_keys_max: usize,
+    /// How many comparisons and operations a transaction may have.
+    pub operations_max: usize,
+}
+
+impl StateLimits {
+    /// The bounds in production.
+    pub const STANDARD: Self = Self {
+        idempotency_max: 16_384,
+        history_changes_max: 10_000,
+        history_bytes_max: 8 << 20,
+        leases_max: 10_000,
+        lease_keys_max: 1000,
+        operations_max: 128,
     };
 }
 
@@ -86,15 +114,18 @@ pub enum Defect {
     EntriesNotPersisted,
     /// A member that begins anew votes before it holds all again.
     VotesWhileRejoining,
+    /// A new leader takes every lease for run out.
+    LeasesNotExtended,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::VoteNotPersisted,
         Self::ReadyAcknowledgedEarly,
         Self::ReadWithoutQuorum,
         Self::EntriesNotPersisted,
         Self::VotesWhileRejoining,
+        Self::LeasesNotExtended,
     ];
 }

@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod message;
 pub(crate) mod record;
 pub(crate) mod state;
+mod transaction;
 
 use prost::bytes::Bytes;
 

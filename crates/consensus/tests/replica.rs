@@ -1,253 +1,21 @@
-//! A few members in lock-step, without faults: what one of them does for its clients. What they do
-//! under faults is the simulator's matter.
+//! What a member does for its clients, without faults. What members do under faults is the
+//! simulator's matter.
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+#[path = "support/group.rs"]
+#[expect(dead_code, reason = "shared with tests of other things")]
+mod group;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, RequestId, Space};
-use evenkeel_consensus::log::{Record, Snapshot};
-use evenkeel_consensus::replica::{Action, Event, Replica};
-use evenkeel_consensus::restore::{RestoreError, Restored};
-use evenkeel_consensus::settings::{Limits, MemberId, Settings};
-use evenkeel_model::time::Timestamp;
-
-/// Members whose messages and writes take no time, on one clock.
-struct Group {
-    now: Timestamp,
-    settings: Settings,
-    members: BTreeMap<MemberId, Member>,
-    cut: BTreeSet<MemberId>,
-    answers: BTreeMap<RequestId, Answer>,
-    requests: u64,
-    /// Messages from a leader that open a heartbeat round, or that carry a snapshot.
-    sent: usize,
-    bulk: usize,
-}
-
-struct Member {
-    replica: Replica,
-    records: Vec<Vec<u8>>,
-    snapshot: Option<Vec<u8>>,
-    system_changes: Vec<String>,
-    hold_writes: bool,
-    written: VecDeque<u64>,
-}
-
-impl Group {
-    fn new(count: u64) -> Self {
-        let limits = Limits { compact_entries: 20, tail_entries: 5, ..Limits::STANDARD };
-        Self::with_limits(count, limits)
-    }
-
-    fn with_limits(count: u64, limits: Limits) -> Self {
-        let settings = Settings {
-            member: MemberId(1),
-            voters: (1..=count).map(MemberId).collect(),
-            heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(150),
-            seed: 7,
-            limits,
-            defect: None,
-        };
-        let mut group = Self {
-            now: Timestamp::ZERO,
-            settings,
-            members: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            answers: BTreeMap::new(),
-            requests: 0,
-            sent: 0,
-            bulk: 0,
-        };
-        for member in group.settings.voters.clone() {
-            group.start(member, Vec::new(), None).unwrap();
-        }
-        group
-    }
-
-    fn start(
-        &mut self,
-        member: MemberId,
-        records: Vec<Vec<u8>>,
-        snapshot: Option<Vec<u8>>,
-    ) -> Result<(), RestoreError> {
-        let restored = restore(&records, snapshot.as_deref())?;
-        let settings = Settings { member, ..self.settings.clone() };
-        let replica = Replica::new(settings, restored, self.now)?;
-        let member_state = Member {
-            replica,
-            records,
-            snapshot,
-            system_changes: Vec::new(),
-            hold_writes: false,
-            written: VecDeque::new(),
-        };
-        self.members.insert(member, member_state);
-        Ok(())
-    }
-
-    /// Starts a member that has lost all it had.
-    fn begin_anew(&mut self, member: MemberId) {
-        self.start(member, Vec::new(), None).unwrap();
-        let settings = Settings { member, ..self.settings.clone() };
-        let restored = Restored { rejoining: true, ..Restored::default() };
-        let replica = Replica::new(settings, restored, self.now).unwrap();
-        self.members.get_mut(&member).unwrap().replica = replica;
-    }
-
-    /// Restarts a member from its disk.
-    fn restart(&mut self, member: MemberId) {
-        let old = self.members.remove(&member).unwrap();
-        self.start(member, old.records, old.snapshot).unwrap();
-    }
-
-    fn handle(&mut self, member: MemberId, event: Event) {
-        let now = self.now;
-        self.members.get_mut(&member).unwrap().replica.handle_event(event, now);
-    }
-
-    /// Carries out actions until there are none.
-    fn settle(&mut self) {
-        loop {
-            let mut events: Vec<(MemberId, Event)> = Vec::new();
-            for (&id, member) in &mut self.members {
-                while let Some(action) = member.replica.poll_action() {
-                    match action {
-                        Action::Persist(persist) => {
-                            if let Some(snapshot) = &persist.snapshot {
-                                member.snapshot = Some(snapshot.encode());
-                            }
-                            member.records.extend(persist.records().map(|record| record.encode()));
-                            member.written.push_back(persist.number);
-                        }
-                        Action::Send { to, message, bulk } => {
-                            self.sent += 1;
-                            self.bulk += usize::from(bulk);
-                            let lost = self.cut.contains(&id) || self.cut.contains(&to);
-                            if !lost {
-                                events.push((to, Event::Message(message)));
-                            }
-                            if bulk {
-                                events.push((id, Event::SnapshotSent { member: to, ok: !lost }));
-                            }
-                        }
-                        Action::Answer { request, answer } => {
-                            assert_eq!(
-                                self.answers.insert(request, answer),
-                                None,
-                                "answered twice"
-                            );
-                        }
-                        Action::SystemChanged { key } => member.system_changes.push(key),
-                        Action::SaveSnapshot { snapshot } => {
-                            member.snapshot = Some(snapshot.encode());
-                            events.push((id, Event::SnapshotSaved { index: snapshot.index }));
-                        }
-                        Action::Compact { through } => member.records.retain(|record| {
-                            !matches!(Record::decode(record),
-                                Ok(Record::Entry(entry)) if entry.index <= through)
-                        }),
-                        Action::Role { .. } | Action::Rejoined => {}
-                    }
-                }
-                if !member.hold_writes {
-                    events.extend(
-                        member.written.drain(..).map(|number| (id, Event::Persisted { number })),
-                    );
-                }
-            }
-            if events.is_empty() {
-                return;
-            }
-            for (id, event) in events {
-                self.handle(id, event);
-            }
-        }
-    }
-
-    /// Lets time pass.
-    fn run(&mut self, duration: Duration) {
-        let end = self.now + duration;
-        self.settle();
-        while self.now < end {
-            let next = self.members.values().filter_map(|member| member.replica.poll_timeout());
-            self.now = next.min().unwrap_or(end).clamp(self.now, end);
-            for member in self.members.values_mut() {
-                member.replica.handle_timeout(self.now);
-            }
-            self.settle();
-        }
-    }
-
-    /// Lets time pass until there is a leader that all others follow.
-    fn elect(&mut self) -> MemberId {
-        for _ in 0..100 {
-            self.run(Duration::from_millis(50));
-            let mut leaders = self
-                .members
-                .iter()
-                .filter(|(id, member)| !self.cut.contains(id) && member.replica.is_leader());
-            if let Some((&leader, _)) = leaders.next() {
-                return leader;
-            }
-        }
-        panic!("no leader after 5 s");
-    }
-
-    fn propose(&mut self, member: MemberId, command: Command) -> RequestId {
-        self.requests += 1;
-        let request = RequestId(self.requests);
-        self.handle(member, Event::Propose { request, command });
-        request
-    }
-
-    fn read(&mut self, member: MemberId, key: &str) -> RequestId {
-        self.requests += 1;
-        let request = RequestId(self.requests);
-        let query = Query::Get { space: Space::User, key: key.to_owned() };
-        self.handle(member, Event::Read { request, query });
-        request
-    }
-
-    fn execute(&mut self, member: MemberId, command: Command) -> Answer {
-        let request = self.propose(member, command);
-        self.settle();
-        self.answers.remove(&request).expect("an answer")
-    }
-}
-
-fn restore(records: &[Vec<u8>], snapshot: Option<&[u8]>) -> Result<Restored, RestoreError> {
-    let mut restored = Restored::default();
-    for record in records {
-        restored.replay(decode(record))?;
-    }
-    restored.snapshot = snapshot.map(|bytes| Snapshot::decode(bytes.to_vec()).unwrap());
-    Ok(restored)
-}
-
-fn decode(record: &[u8]) -> Record {
-    Record::decode(record).unwrap()
-}
-
-fn put(key: &str, value: &str) -> Command {
-    Command::Put {
-        space: Space::User,
-        key: key.to_owned(),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-        expect: Expect::Any,
-        idempotency: None,
-    }
-}
-
-fn value(value: &str, revision: u64) -> Answer {
-    let value = Bytes::copy_from_slice(value.as_bytes());
-    Answer::Value { value, revision, store_revision: revision }
-}
-
-fn follower_of(leader: MemberId) -> MemberId {
-    if leader == MemberId(1) { MemberId(2) } else { MemberId(1) }
-}
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Bytes, Change, Command, Expect, RequestId, Space};
+use evenkeel_consensus::log::Record;
+use evenkeel_consensus::replica::Event;
+use evenkeel_consensus::restore::RestoreError;
+use evenkeel_consensus::settings::{Limits, MemberId};
+use group::{Group, decode, follower_of, put, value};
 
 #[test]
 fn a_single_voter_serves() {
@@ -257,7 +25,7 @@ fn a_single_voter_serves() {
     assert_eq!(answer, Answer::Written { revision: 1, created: true, replayed: false });
     let read = group.read(leader, "a");
     group.settle();
-    assert_eq!(group.answers[&read], value("1", 1));
+    assert_eq!(group.answers[&read], value("1", 1, 1));
 }
 
 #[test]
@@ -339,13 +107,13 @@ fn a_follower_far_behind_gets_a_snapshot() {
     let leader = group.elect();
     let behind = follower_of(leader);
     group.cut.insert(behind);
-    let system = Command::Put {
+    let system = Command::once(Change::Put {
         space: Space::System,
         key: "plan".to_owned(),
         value: Bytes::from_static(b"1"),
         expect: Expect::Absent,
-        idempotency: None,
-    };
+        lease: None,
+    });
     group.execute(leader, system);
     for number in 0..100 {
         group.execute(leader, put(&format!("k{number}"), "v"));

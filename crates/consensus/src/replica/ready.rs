@@ -9,8 +9,9 @@ use raft::{ReadState, Ready};
 
 use super::start::MESSAGE_BYTES;
 use super::{Action, Held, Installing, Persist, Replica, Role};
+use crate::answer::Answer;
 use crate::cache::Position;
-use crate::command::{Answer, Space};
+use crate::command::{Change, Space};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Snapshot, Vote};
 use crate::settings::{Defect, Limits, MemberId};
@@ -27,8 +28,8 @@ impl Replica {
             let ready = self.raft.ready();
             self.take_ready(ready);
         }
-        self.answer_reads();
         self.tell_role();
+        self.answer_reads();
         self.offer_snapshot();
         self.save_snapshot();
     }
@@ -58,8 +59,8 @@ impl Replica {
             for (index, proposal) in (first..).zip(batch) {
                 if appended {
                     self.proposals.appended(&proposal, index, term);
-                } else {
-                    self.answer(proposal.request, Answer::NotLeader { leader });
+                } else if let Some(request) = proposal.request {
+                    self.answer(request, Answer::NotLeader { leader });
                 }
             }
         }
@@ -150,7 +151,8 @@ impl Replica {
             Some(
                 Defect::ReadyAcknowledgedEarly
                 | Defect::ReadWithoutQuorum
-                | Defect::VotesWhileRejoining,
+                | Defect::VotesWhileRejoining
+                | Defect::LeasesNotExtended,
             )
             | None => {}
         }
@@ -183,11 +185,13 @@ impl Replica {
 
     /// Replaces the key space by a snapshot from the leader.
     fn install(&mut self, snapshot: &Snapshot) {
-        let keys = KeySpace::decode(&snapshot.data, self.limits.idempotency_max);
+        let keys = KeySpace::decode(&snapshot.data, self.limits.state);
         let Ok(keys) = keys else { unreachable!("a snapshot is decoded when it arrives") };
         let before = std::mem::replace(&mut self.keys, keys);
         let system = |keys: &KeySpace| -> BTreeSet<(String, u64)> {
-            keys.prefix(Space::System, "").map(|(key, _, at)| (key.to_owned(), at)).collect()
+            keys.prefix(Space::System, "")
+                .map(|(key, version)| (key.to_owned(), version.revision))
+                .collect()
         };
         let (before, after) = (system(&before), system(&self.keys));
         let changed: BTreeSet<&String> =
@@ -228,12 +232,21 @@ impl Replica {
             self.counters.unknown_commands += 1;
             return None;
         };
-        let system = (command.space() == Space::System).then(|| command.key().to_owned());
+        let system = command.system_key().map(str::to_owned);
+        let revoked = match command.change {
+            Change::RevokeLease { lease } => Some(lease),
+            Change::Put { .. }
+            | Change::Delete { .. }
+            | Change::Transaction(_)
+            | Change::GrantLease { .. }
+            | Change::Compact { .. } => None,
+        };
         let before = self.keys.revision();
         let answer = self.keys.apply(command);
         if let Some(key) = system.filter(|_| self.keys.revision() != before) {
             self.actions.push_back(Action::SystemChanged { key });
         }
+        self.follow_leases(&answer, revoked);
         Some(answer)
     }
 
@@ -242,13 +255,6 @@ impl Replica {
             if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx) {
                 self.reads.confirm(u64::from_be_bytes(number), state.index);
             }
-        }
-    }
-
-    fn answer_reads(&mut self) {
-        for read in self.reads.take_ready(self.applied.index) {
-            let answer = self.keys.query(&read.query);
-            self.answer(read.request, answer);
         }
     }
 
@@ -271,6 +277,7 @@ impl Replica {
     fn tell_role(&mut self) {
         let role = Role { leader: self.leader(), term: self.term(), is_leader: self.is_leader() };
         if role != self.told {
+            self.lead_leases(role);
             self.told = role;
             let Role { leader, term, is_leader } = role;
             self.actions.push_back(Action::Role { leader, term, is_leader });

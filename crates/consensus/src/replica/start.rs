@@ -6,6 +6,7 @@ use evenkeel_model::time::Timestamp;
 use raft::eraftpb::{self, HardState};
 use raft::{Config, RawNode, ReadOnlyOption};
 
+use super::lease_clock::LeaseClock;
 use super::rejoin::Rejoin;
 use super::{Action, Counters, Replica, Role, Saves};
 use crate::cache::{LogCache, Position};
@@ -13,7 +14,7 @@ use crate::keys::KeySpace;
 use crate::log::{Entry, Snapshot, Vote};
 use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
-use crate::settings::{Defect, MemberId, Settings};
+use crate::settings::{Defect, MemberId, Settings, StateLimits};
 use crate::timer::{TICKS, Timer};
 
 /// The most bytes of entries in one message, unless a single entry is longer.
@@ -31,7 +32,7 @@ pub(super) fn start(
     voters.sort_unstable();
     check_settings(&settings, &voters)?;
     let Restored { vote, snapshot, entries, rejoining } = restored;
-    let (keys, base) = restore_keys(snapshot.as_ref(), &voters, settings.limits.idempotency_max)?;
+    let (keys, base) = restore_keys(snapshot.as_ref(), &voters, settings.limits.state)?;
     let Joined { before, entries, void } = join_log(base, entries)?;
     let last =
         entries.last().map_or(before, |entry| Position { index: entry.index, term: entry.term });
@@ -59,6 +60,8 @@ pub(super) fn start(
         applied: base,
         proposals: Proposals::default(),
         reads: Reads::default(),
+        leases: LeaseClock::default(),
+        now,
         actions: actions.into_iter().collect(),
         held: VecDeque::new(),
         installing: None,
@@ -103,17 +106,17 @@ fn config(member: MemberId, applied: u64) -> Config {
 fn restore_keys(
     snapshot: Option<&Snapshot>,
     voters: &[MemberId],
-    idempotency_max: usize,
+    limits: StateLimits,
 ) -> Result<(KeySpace, Position), RestoreError> {
     let Some(Snapshot { index, term, voters: found, data }) = snapshot else {
-        return Ok((KeySpace::new(idempotency_max), Position::ORIGIN));
+        return Ok((KeySpace::new(limits), Position::ORIGIN));
     };
     let (index, term, mut found) = (*index, *term, found.clone());
     found.sort_unstable();
     if found != voters {
         return Err(RestoreError::OtherVoters { found, expected: voters.to_vec() });
     }
-    let keys = KeySpace::decode(data, idempotency_max)
+    let keys = KeySpace::decode(data, limits)
         .map_err(|source| RestoreError::Snapshot { index, source })?;
     Ok((keys, Position { index, term }))
 }

@@ -1,10 +1,13 @@
 //! The key space as it stands in snapshots.
 
+use std::time::Duration;
+
 use prost::bytes::Bytes;
 
-use super::command::{WireSpace, decode_space};
+use super::command::{WireSpace, decode_lease, decode_space, encode_lease, millis};
 use super::{decode, encode};
-use crate::command::{KeyEntry, Space};
+use crate::answer::{KeyChange, KeyEntry, Refused, Version};
+use crate::command::{LeaseId, Space};
 use crate::idempotency::{Fingerprint, Outcome};
 use crate::log::DecodeError;
 
@@ -18,6 +21,16 @@ struct WireState {
     keys: Vec<WireKey>,
     #[prost(message, repeated, tag = "3")]
     outcomes: Vec<WireOutcome>,
+    /// The last revision without history.
+    #[prost(uint64, tag = "4")]
+    compacted: u64,
+    /// Oldest first.
+    #[prost(message, repeated, tag = "5")]
+    changes: Vec<WireKeyChange>,
+    #[prost(message, repeated, tag = "6")]
+    leases: Vec<WireLease>,
+    #[prost(uint64, tag = "7")]
+    next_lease: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,6 +43,47 @@ struct WireKey {
     value: Bytes,
     #[prost(uint64, tag = "4")]
     revision: u64,
+    #[prost(uint64, tag = "5")]
+    created: u64,
+    #[prost(uint64, tag = "6")]
+    count: u64,
+    #[prost(uint64, tag = "7")]
+    lease: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireKeyChange {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(message, optional, tag = "3")]
+    before: Option<WireVersion>,
+    #[prost(message, optional, tag = "4")]
+    after: Option<WireVersion>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireVersion {
+    #[prost(bytes = "bytes", tag = "1")]
+    value: Bytes,
+    #[prost(uint64, tag = "2")]
+    revision: u64,
+    #[prost(uint64, tag = "3")]
+    created: u64,
+    #[prost(uint64, tag = "4")]
+    count: u64,
+    #[prost(uint64, tag = "5")]
+    lease: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireLease {
+    #[prost(uint64, tag = "1")]
+    lease: u64,
+    /// Milliseconds.
+    #[prost(uint64, tag = "2")]
+    ttl: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -40,7 +94,8 @@ struct WireOutcome {
     fingerprint: Bytes,
     #[prost(enumeration = "Kind", tag = "3")]
     kind: i32,
-    /// Of the store for a change, of the key for a conflict (none: the key did not exist).
+    /// Of the store for a change, of the key for a conflict (none: the key did not exist), the last
+    /// forgotten one, or a lease.
     #[prost(uint64, optional, tag = "4")]
     revision: Option<u64>,
 }
@@ -54,33 +109,59 @@ enum Kind {
     Deleted = 3,
     Conflict = 4,
     NotFound = 5,
+    Succeeded = 6,
+    Failed = 7,
+    Granted = 8,
+    Revoked = 9,
+    NoLease = 10,
+    Forgotten = 11,
+    KeyTwice = 12,
+    TooManyOperations = 13,
+    TooManyLeases = 14,
+    TooManyKeys = 15,
+    TimeToLive = 16,
+    FutureRevision = 17,
 }
 
 /// Collects a key space, piece by piece.
 pub(crate) struct Encoder(WireState);
 
 impl Encoder {
-    pub(crate) const fn new(revision: u64) -> Self {
-        Self(WireState { revision, keys: Vec::new(), outcomes: Vec::new() })
+    pub(crate) fn new(revision: u64, compacted: u64) -> Self {
+        Self(WireState { revision, compacted, ..WireState::default() })
     }
 
-    pub(crate) fn push_key(&mut self, space: Space, key: &str, value: &Bytes, revision: u64) {
+    pub(crate) fn push_key(&mut self, space: Space, key: &str, version: &Version) {
         self.0.keys.push(WireKey {
             space: WireSpace::from(space).into(),
             key: key.to_owned(),
-            value: value.clone(),
-            revision,
+            value: version.value.clone(),
+            revision: version.revision,
+            created: version.created,
+            count: version.count,
+            lease: encode_lease(version.lease),
         });
     }
 
+    pub(crate) fn push_change(&mut self, change: &KeyChange) {
+        self.0.changes.push(WireKeyChange {
+            revision: change.revision,
+            key: change.key.clone(),
+            before: change.before.as_ref().map(encode_version),
+            after: change.after.as_ref().map(encode_version),
+        });
+    }
+
+    pub(crate) fn push_lease(&mut self, lease: LeaseId, ttl: Duration) {
+        self.0.leases.push(WireLease { lease: lease.0, ttl: millis(ttl) });
+    }
+
+    pub(crate) const fn next_lease(&mut self, next: u64) {
+        self.0.next_lease = next;
+    }
+
     pub(crate) fn push_outcome(&mut self, name: &str, fingerprint: Fingerprint, outcome: Outcome) {
-        let (kind, revision) = match outcome {
-            Outcome::Written { revision, created: true } => (Kind::Created, Some(revision)),
-            Outcome::Written { revision, created: false } => (Kind::Replaced, Some(revision)),
-            Outcome::Deleted { revision } => (Kind::Deleted, Some(revision)),
-            Outcome::Conflict { current } => (Kind::Conflict, current),
-            Outcome::NotFound => (Kind::NotFound, None),
-        };
+        let (kind, revision) = encode_outcome(outcome);
         self.0.outcomes.push(WireOutcome {
             name: name.to_owned(),
             fingerprint: fingerprint.to_bytes(),
@@ -100,31 +181,117 @@ pub(crate) struct Decoded {
     pub(crate) keys: Vec<(Space, KeyEntry)>,
     /// Oldest first.
     pub(crate) outcomes: Vec<(String, Fingerprint, Outcome)>,
+    pub(crate) compacted: u64,
+    /// Oldest first.
+    pub(crate) changes: Vec<KeyChange>,
+    pub(crate) leases: Vec<(LeaseId, Duration)>,
+    pub(crate) next_lease: u64,
 }
 
 pub(crate) fn decode_state(bytes: &Bytes) -> Result<Decoded, DecodeError> {
     let state: WireState = decode(bytes, WHAT)?;
-    let keys = state.keys.into_iter().map(|WireKey { space, key, value, revision }| {
-        Ok((decode_space(space)?, KeyEntry { key, value, revision }))
-    });
+    let lease = |wire: WireLease| (LeaseId(wire.lease), Duration::from_millis(wire.ttl));
     Ok(Decoded {
         revision: state.revision,
-        keys: keys.collect::<Result<_, _>>()?,
+        keys: state.keys.into_iter().map(decode_key).collect::<Result<_, _>>()?,
         outcomes: state.outcomes.into_iter().map(decode_outcome).collect::<Result<_, _>>()?,
+        compacted: state.compacted,
+        changes: state.changes.into_iter().map(decode_change).collect(),
+        leases: state.leases.into_iter().map(lease).collect(),
+        next_lease: state.next_lease.max(1),
     })
+}
+
+/// Keeps copies of values: a part of the snapshot would keep all of it in memory.
+fn decode_key(wire: WireKey) -> Result<(Space, KeyEntry), DecodeError> {
+    let version = Version {
+        value: Bytes::copy_from_slice(&wire.value),
+        revision: wire.revision,
+        created: wire.created,
+        count: wire.count,
+        lease: decode_lease(wire.lease),
+    };
+    Ok((decode_space(wire.space)?, KeyEntry { key: wire.key, version }))
+}
+
+fn encode_version(version: &Version) -> WireVersion {
+    WireVersion {
+        value: version.value.clone(),
+        revision: version.revision,
+        created: version.created,
+        count: version.count,
+        lease: encode_lease(version.lease),
+    }
+}
+
+fn decode_version(wire: WireVersion) -> Version {
+    Version {
+        value: Bytes::copy_from_slice(&wire.value),
+        revision: wire.revision,
+        created: wire.created,
+        count: wire.count,
+        lease: decode_lease(wire.lease),
+    }
+}
+
+fn decode_change(wire: WireKeyChange) -> KeyChange {
+    KeyChange {
+        revision: wire.revision,
+        key: wire.key,
+        before: wire.before.map(decode_version),
+        after: wire.after.map(decode_version),
+    }
+}
+
+const fn encode_outcome(outcome: Outcome) -> (Kind, Option<u64>) {
+    match outcome {
+        Outcome::Written { revision, created: true } => (Kind::Created, Some(revision)),
+        Outcome::Written { revision, created: false } => (Kind::Replaced, Some(revision)),
+        Outcome::Deleted { revision } => (Kind::Deleted, Some(revision)),
+        Outcome::Conflict { current } => (Kind::Conflict, current),
+        Outcome::NotFound => (Kind::NotFound, None),
+        Outcome::Transacted { succeeded: true, revision } => (Kind::Succeeded, Some(revision)),
+        Outcome::Transacted { succeeded: false, revision } => (Kind::Failed, Some(revision)),
+        Outcome::Granted { lease } => (Kind::Granted, Some(lease.0)),
+        Outcome::Revoked { revision } => (Kind::Revoked, Some(revision)),
+        Outcome::NoLease { lease } => (Kind::NoLease, Some(lease.0)),
+        Outcome::Forgotten { through } => (Kind::Forgotten, Some(through)),
+        Outcome::Refused(Refused::KeyTwice) => (Kind::KeyTwice, None),
+        Outcome::Refused(Refused::TooManyOperations) => (Kind::TooManyOperations, None),
+        Outcome::Refused(Refused::TooManyLeases) => (Kind::TooManyLeases, None),
+        Outcome::Refused(Refused::TooManyKeys) => (Kind::TooManyKeys, None),
+        Outcome::Refused(Refused::TimeToLive) => (Kind::TimeToLive, None),
+        Outcome::Refused(Refused::FutureRevision) => (Kind::FutureRevision, None),
+    }
 }
 
 fn decode_outcome(wire: WireOutcome) -> Result<(String, Fingerprint, Outcome), DecodeError> {
     let malformed = || DecodeError::Malformed(WHAT);
     let fingerprint = <[u8; 16]>::try_from(wire.fingerprint.as_ref()).map_err(|_| malformed())?;
-    let changed = wire.revision.ok_or_else(malformed);
-    let outcome = match Kind::try_from(wire.kind) {
-        Ok(Kind::Created) => Outcome::Written { revision: changed?, created: true },
-        Ok(Kind::Replaced) => Outcome::Written { revision: changed?, created: false },
-        Ok(Kind::Deleted) => Outcome::Deleted { revision: changed? },
-        Ok(Kind::Conflict) => Outcome::Conflict { current: wire.revision },
-        Ok(Kind::NotFound) => Outcome::NotFound,
-        Ok(Kind::Unset) | Err(_) => return Err(malformed()),
+    let number = wire.revision.ok_or_else(malformed);
+    let outcome = match Kind::try_from(wire.kind).map_err(|_| malformed())? {
+        Kind::Created => Outcome::Written { revision: number?, created: true },
+        Kind::Replaced => Outcome::Written { revision: number?, created: false },
+        Kind::Deleted => Outcome::Deleted { revision: number? },
+        Kind::Conflict => Outcome::Conflict { current: wire.revision },
+        Kind::NotFound => Outcome::NotFound,
+        Kind::Succeeded => Outcome::Transacted { succeeded: true, revision: number? },
+        Kind::Failed => Outcome::Transacted { succeeded: false, revision: number? },
+        Kind::Granted => Outcome::Granted { lease: LeaseId(number?) },
+        Kind::Revoked => Outcome::Revoked { revision: number? },
+        Kind::NoLease => Outcome::NoLease { lease: LeaseId(number?) },
+        Kind::Forgotten => Outcome::Forgotten { through: number? },
+        Kind::KeyTwice => Outcome::Refused(Refused::KeyTwice),
+        Kind::TooManyOperations => Outcome::Refused(Refused::TooManyOperations),
+        Kind::TooManyLeases => Outcome::Refused(Refused::TooManyLeases),
+        Kind::TooManyKeys => Outcome::Refused(Refused::TooManyKeys),
+        Kind::TimeToLive => Outcome::Refused(Refused::TimeToLive),
+        Kind::FutureRevision => Outcome::Refused(Refused::FutureRevision),
+        Kind::Unset => return Err(malformed()),
     };
-    Ok((wire.name, Fingerprint(u128::from_be_bytes(fingerprint)), outcome))
+    Ok((wire.name, Fingerprint(fingerprint_number(fingerprint)), outcome))
+}
+
+const fn fingerprint_number(bytes: [u8; 16]) -> u128 {
+    u128::from_be_bytes(bytes)
 }

@@ -1,14 +1,19 @@
 //! The protobuf messages of the network, the log and the snapshots, and how they become the types
 //! of the rest of the crate. A field's tag is its name for ever: a change takes a new tag.
 
+mod answer;
 pub(crate) mod command;
 pub(crate) mod message;
+mod query;
 pub(crate) mod record;
 pub(crate) mod state;
 mod transaction;
+mod version;
 
 use prost::bytes::Bytes;
 
+use crate::answer::Answer;
+use crate::command::{Command, Query};
 use crate::log::DecodeError;
 
 /// The format of everything that is written today.
@@ -32,6 +37,48 @@ pub(crate) fn decode<M: prost::Message + Default>(
         Some(&FORMAT) => M::decode(bytes.slice(1..)).map_err(|_| DecodeError::Malformed(what)),
         Some(&found) => Err(DecodeError::Format { found, known: FORMAT }),
     }
+}
+
+/// Encodes a command, for a host that passes it on.
+#[must_use]
+pub fn encode_command(command: Command) -> Vec<u8> {
+    command::encode_command(command)
+}
+
+/// Decodes what [`encode_command`] made.
+///
+/// # Errors
+/// If it is no command that this version knows.
+pub fn decode_command(bytes: &Bytes) -> Result<Command, DecodeError> {
+    command::decode_command(bytes)
+}
+
+/// Encodes a question, for a host that passes it on.
+#[must_use]
+pub fn encode_query(query: &Query) -> Vec<u8> {
+    query::encode_query(query)
+}
+
+/// Decodes what [`encode_query`] made.
+///
+/// # Errors
+/// If it is no question that this version knows.
+pub fn decode_query(bytes: &Bytes) -> Result<Query, DecodeError> {
+    query::decode_query(bytes)
+}
+
+/// Encodes an answer, for a host that passes it on.
+#[must_use]
+pub fn encode_answer(answer: &Answer) -> Vec<u8> {
+    answer::encode_answer(answer)
+}
+
+/// Decodes what [`encode_answer`] made.
+///
+/// # Errors
+/// If it is no answer that this version knows.
+pub fn decode_answer(bytes: &Bytes) -> Result<Answer, DecodeError> {
+    answer::decode_answer(bytes)
 }
 
 /// An entry, on the network and on disk.

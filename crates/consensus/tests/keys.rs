@@ -11,6 +11,7 @@ use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
 use evenkeel_consensus::keys::KeySpace;
 use evenkeel_consensus::settings::StateLimits;
+use evenkeel_consensus::wire;
 use model::Model;
 use proptest::prelude::*;
 use strategies::{LIMITS, command, query};
@@ -28,9 +29,16 @@ proptest! {
     fn does_what_the_model_does(steps in prop::collection::vec((command(), query()), 1..60)) {
         let (mut keys, mut model) = (KeySpace::new(LIMITS), Model::new());
         for (command, query) in steps {
-            prop_assert_eq!(keys.apply(command.clone()), model.apply(&command));
+            let encoded = wire::encode_command(command.clone()).into();
+            prop_assert_eq!(wire::decode_command(&encoded), Ok(command.clone()));
+            let answer = keys.apply(command.clone());
+            prop_assert_eq!(&answer, &model.apply(&command));
+            prop_assert_eq!(wire::decode_answer(&wire::encode_answer(&answer).into()), Ok(answer));
             prop_assert_eq!(keys.revision(), model.revision());
             prop_assert_eq!(sorted(keys.query(&query)), model.query(&query), "{:?}", query);
+            let answer = keys.query(&query);
+            prop_assert_eq!(wire::decode_answer(&wire::encode_answer(&answer).into()), Ok(answer));
+            prop_assert_eq!(wire::decode_query(&wire::encode_query(&query).into()), Ok(query));
         }
         let bytes: usize = [Space::User, Space::System]
             .into_iter()

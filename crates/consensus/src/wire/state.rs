@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 
 use super::command::{WireSpace, decode_lease, decode_space, encode_lease, millis};
+use super::version::WireKeyChange;
 use super::{decode, encode};
 use crate::answer::{KeyChange, KeyEntry, Refused, Version};
 use crate::command::{LeaseId, Space};
@@ -48,32 +49,6 @@ struct WireKey {
     #[prost(uint64, tag = "6")]
     count: u64,
     #[prost(uint64, tag = "7")]
-    lease: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WireKeyChange {
-    #[prost(uint64, tag = "1")]
-    revision: u64,
-    #[prost(string, tag = "2")]
-    key: String,
-    #[prost(message, optional, tag = "3")]
-    before: Option<WireVersion>,
-    #[prost(message, optional, tag = "4")]
-    after: Option<WireVersion>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WireVersion {
-    #[prost(bytes = "bytes", tag = "1")]
-    value: Bytes,
-    #[prost(uint64, tag = "2")]
-    revision: u64,
-    #[prost(uint64, tag = "3")]
-    created: u64,
-    #[prost(uint64, tag = "4")]
-    count: u64,
-    #[prost(uint64, tag = "5")]
     lease: u64,
 }
 
@@ -144,12 +119,7 @@ impl Encoder {
     }
 
     pub(crate) fn push_change(&mut self, change: &KeyChange) {
-        self.0.changes.push(WireKeyChange {
-            revision: change.revision,
-            key: change.key.clone(),
-            before: change.before.as_ref().map(encode_version),
-            after: change.after.as_ref().map(encode_version),
-        });
+        self.0.changes.push(WireKeyChange::from(change));
     }
 
     pub(crate) fn push_lease(&mut self, lease: LeaseId, ttl: Duration) {
@@ -196,7 +166,7 @@ pub(crate) fn decode_state(bytes: &Bytes) -> Result<Decoded, DecodeError> {
         keys: state.keys.into_iter().map(decode_key).collect::<Result<_, _>>()?,
         outcomes: state.outcomes.into_iter().map(decode_outcome).collect::<Result<_, _>>()?,
         compacted: state.compacted,
-        changes: state.changes.into_iter().map(decode_change).collect(),
+        changes: state.changes.into_iter().map(KeyChange::from).collect(),
         leases: state.leases.into_iter().map(lease).collect(),
         next_lease: state.next_lease.max(1),
     })
@@ -212,35 +182,6 @@ fn decode_key(wire: WireKey) -> Result<(Space, KeyEntry), DecodeError> {
         lease: decode_lease(wire.lease),
     };
     Ok((decode_space(wire.space)?, KeyEntry { key: wire.key, version }))
-}
-
-fn encode_version(version: &Version) -> WireVersion {
-    WireVersion {
-        value: version.value.clone(),
-        revision: version.revision,
-        created: version.created,
-        count: version.count,
-        lease: encode_lease(version.lease),
-    }
-}
-
-fn decode_version(wire: WireVersion) -> Version {
-    Version {
-        value: Bytes::copy_from_slice(&wire.value),
-        revision: wire.revision,
-        created: wire.created,
-        count: wire.count,
-        lease: decode_lease(wire.lease),
-    }
-}
-
-fn decode_change(wire: WireKeyChange) -> KeyChange {
-    KeyChange {
-        revision: wire.revision,
-        key: wire.key,
-        before: wire.before.map(decode_version),
-        after: wire.after.map(decode_version),
-    }
 }
 
 const fn encode_outcome(outcome: Outcome) -> (Kind, Option<u64>) {

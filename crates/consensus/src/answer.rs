@@ -189,6 +189,37 @@ pub enum Answer {
     TooLarge,
 }
 
+impl Answer {
+    /// Returns the revision of the store that an answer names.
+    #[must_use]
+    pub const fn store_revision(&self) -> Option<u64> {
+        match self {
+            Self::Written { revision, .. }
+            | Self::Deleted { revision, .. }
+            | Self::Transacted { revision, .. }
+            | Self::Revoked { revision, .. } => Some(*revision),
+            Self::Absent { store_revision }
+            | Self::Value { store_revision, .. }
+            | Self::Entries { store_revision, .. }
+            | Self::Future { store_revision } => Some(*store_revision),
+            Self::Conflict { .. }
+            | Self::NotFound
+            | Self::Granted { .. }
+            | Self::NoLease { .. }
+            | Self::Forgotten { .. }
+            | Self::IdempotencyMismatch
+            | Self::Refused(_)
+            | Self::Changes { .. }
+            | Self::Compacted { .. }
+            | Self::Lease { .. }
+            | Self::NotLeader { .. }
+            | Self::Unknown
+            | Self::Overloaded
+            | Self::TooLarge => None,
+        }
+    }
+}
+
 /// Why a command makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {

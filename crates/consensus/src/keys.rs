@@ -11,7 +11,7 @@ use std::ops::Bound;
 use prost::bytes::Bytes;
 
 use crate::answer::{Answer, KeyChange, KeyEntry, Refused, Version};
-use crate::command::{Change, Command, Expect, LeaseId, Query, Space};
+use crate::command::{Change, Command, Expect, LeaseId, Operation, Query, Space};
 use crate::idempotency::{Fingerprint, Memory, Outcome};
 use crate::log::DecodeError;
 use crate::settings::StateLimits;
@@ -89,6 +89,33 @@ impl KeySpace {
     /// Returns every lease and its time to live.
     pub fn leases(&self) -> impl Iterator<Item = (LeaseId, std::time::Duration)> {
         self.leases.iter()
+    }
+
+    /// Returns by how many bytes a command can make the users' keys and values longer.
+    #[must_use]
+    pub fn growth_max(&self, command: &Command) -> usize {
+        let growth = |key: &str, value: &Bytes| {
+            let before = self.get(Space::User, key).map_or(0, |it| key.len() + it.value.len());
+            (key.len() + value.len()).saturating_sub(before)
+        };
+        let total = |operations: &[Operation]| -> usize {
+            let lengths = operations.iter().map(|operation| match operation {
+                Operation::Put { key, value, .. } => growth(key, value),
+                Operation::Delete { .. } | Operation::Get { .. } => 0,
+            });
+            lengths.sum()
+        };
+        match &command.change {
+            Change::Put { space: Space::User, key, value, .. } => growth(key, value),
+            Change::Transaction(transaction) => {
+                total(&transaction.success).max(total(&transaction.failure))
+            }
+            Change::Put { space: Space::System, .. }
+            | Change::Delete { .. }
+            | Change::GrantLease { .. }
+            | Change::RevokeLease { .. }
+            | Change::Compact { .. } => 0,
+        }
     }
 
     /// Answers a question from what is applied.

@@ -3,53 +3,74 @@
 //! Paths, statuses and headers are the contract with clients in any language; what they mean in
 //! the store is decided elsewhere.
 
-mod base64;
 mod headers;
 mod internal;
+mod keys;
+mod leases;
 mod response;
 mod target;
+mod transactions;
+mod value;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::{get, post};
-use evenkeel_consensus::command::{Answer, Command, Query, Space};
+use axum::routing::{MethodRouter, get, post};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Change, Command, Query};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::client::{EXECUTE_PATH, LEADER_PATH};
 use crate::executor::Executor;
 use crate::failure::Failure;
-use headers::Conditions;
 use response::{Refusal, Reply};
-use target::Parameters;
 
 /// Longest value in bytes.
 pub(crate) const VALUE_MAX: usize = 1 << 20;
+/// Longest body of JSON in bytes: values of 1 MiB together, each byte escaped or in base64.
+const JSON_MAX: usize = 4 << 20;
 /// Time for a request's body to arrive: a client that is no more must not hold its place for ever.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Requests that are worked on at once; more are refused.
 const REQUESTS_MAX: usize = 512;
+
+/// Those who watch at once; more are refused.
+const WATCHERS_MAX: usize = 1024;
 
 /// What the handlers share.
 #[derive(Debug)]
 struct Api {
     executor: Arc<Executor>,
     permits: Semaphore,
+    watchers: Arc<Semaphore>,
 }
 
 /// Returns the routes of the API.
 pub(crate) fn router(executor: &Arc<Executor>) -> Router {
-    let api = Api { executor: Arc::clone(executor), permits: Semaphore::const_new(REQUESTS_MAX) };
-    let keys = get(read_key).put(put_key).delete(delete_key).fallback(refuse_method);
+    let api = Api {
+        executor: Arc::clone(executor),
+        permits: Semaphore::const_new(REQUESTS_MAX),
+        watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+    };
+    let keys = get(keys::read).put(keys::put).delete(keys::delete).fallback(refuse_method);
+    let lease = get(leases::read).delete(leases::revoke).fallback(refuse_method);
+    let only = |method: MethodRouter<Arc<Api>>| method.fallback(refuse_method);
     Router::new()
-        .route("/v1/kv", get(list_keys).fallback(refuse_method))
+        .route("/v1/kv", get(keys::list).fallback(refuse_method))
+        .route("/v1/txn", only(post(transactions::transact)))
+        .route("/v1/leases", only(post(leases::grant)))
+        .route("/v1/leases/{lease}", lease)
+        .route("/v1/leases/{lease}/keepalive", only(post(leases::keep_alive)))
+        .route("/v1/compact", only(post(keys::compact)))
         .route("/v1/kv/", keys.clone())
         .route("/v1/kv/{*key}", keys)
         .route("/v1/health", get(health))
@@ -75,64 +96,17 @@ impl Api {
         Ok(answer?)
     }
 
-    async fn change(&self, command: Command) -> Result<Answer, Refusal> {
+    /// Carries out a change under the name that `headers` give it, if they give one.
+    async fn change(&self, change: Change, headers: &HeaderMap) -> Result<Answer, Refusal> {
+        let idempotency = headers::idempotency_key(headers)?;
+        let command = Command { change, idempotency };
         Ok(self.executor.execute(&crate::Request::Command(command), 0).await?)
     }
 
-    fn respond(&self, result: Result<Reply, Refusal>) -> Response {
-        let response = result.map_or_else(Refusal::into_response, Reply::into_response);
+    fn respond(&self, result: Result<Response, Refusal>) -> Response {
+        let response = result.unwrap_or_else(Refusal::into_response);
         response::sign(response, &self.executor)
     }
-}
-
-async fn read_key(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
-    let read = async {
-        let key = target::key(&uri)?;
-        let parameters = Parameters::parse(&uri, &["stale"])?;
-        let conditions = Conditions::parse_read(&headers)?;
-        let answer = api.ask(Query::Get { space: Space::User, key }, parameters.stale).await?;
-        Reply::to_read(answer, &conditions)
-    };
-    api.respond(read.await)
-}
-
-async fn list_keys(State(api): State<Arc<Api>>, uri: Uri) -> Response {
-    let list = async {
-        let Parameters { stale, prefix, limit } =
-            Parameters::parse(&uri, &["stale", "prefix", "limit"])?;
-        let answer = api.ask(Query::Prefix { space: Space::User, prefix, limit }, stale).await?;
-        Reply::to_list(answer)
-    };
-    api.respond(list.await)
-}
-
-async fn put_key(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let put = async {
-        let key = target::key(request.uri())?;
-        Parameters::parse(request.uri(), &[])?;
-        let expect = Conditions::parse_write(request.headers())?;
-        let idempotency = headers::idempotency_key(request.headers())?;
-        let _permit = api.admit()?;
-        let value = read_body(request.into_body(), BODY_TIME).await?;
-        let space = Space::User;
-        Reply::to_change(
-            &api.change(Command::Put { space, key, value, expect, idempotency }).await?,
-        )
-    };
-    api.respond(put.await)
-}
-
-async fn delete_key(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
-    let delete = async {
-        let key = target::key(&uri)?;
-        Parameters::parse(&uri, &[])?;
-        let expect = Conditions::parse_write(&headers)?;
-        let idempotency = headers::idempotency_key(&headers)?;
-        let _permit = api.admit()?;
-        let space = Space::User;
-        Reply::to_change(&api.change(Command::Delete { space, key, expect, idempotency }).await?)
-    };
-    api.respond(delete.await)
 }
 
 async fn refuse_method(State(api): State<Arc<Api>>) -> Response {
@@ -145,17 +119,25 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
     let healthy = view.leader.is_some();
     let leader = view.leader.map(|leader| leader.to_string());
     let body = serde_json::json!({ "leader": leader, "term": view.term });
-    api.respond(Ok(Reply::health(healthy, &body)))
+    api.respond(Ok(Reply::health(healthy, &body).into_response()))
 }
 
-async fn read_body(body: Body, longest: Duration) -> Result<Bytes, Refusal> {
+/// Reads a body of at most `bytes_max`.
+async fn read_body(body: Body, bytes_max: usize, longest: Duration) -> Result<Bytes, Refusal> {
     let bad = |message: &str| Refusal::bad("bad-body", message.to_owned());
-    match timeout(longest, Limited::new(body, VALUE_MAX).collect()).await {
+    match timeout(longest, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::from(Failure::TooLarge)),
         Ok(Err(_)) => Err(bad("the request's body ended early")),
         Err(_) => Err(bad("the request's body did not arrive in time")),
     }
+}
+
+/// Reads a body of JSON.
+async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+    let bytes = read_body(body, JSON_MAX, BODY_TIME).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::bad("bad-body", format!("the request's body: {error}")))
 }
 
 #[cfg(test)]
@@ -167,7 +149,7 @@ mod tests {
 
     async fn check(sent: &str, expected: &str) {
         let echo = |body: Body| async {
-            let read = read_body(body, Duration::from_millis(50)).await;
+            let read = read_body(body, VALUE_MAX, Duration::from_millis(50)).await;
             read.unwrap_or_else(|_| Bytes::from_static(b"given up"))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

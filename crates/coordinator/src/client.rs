@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode, header};
-use evenkeel_consensus::command::Answer;
+use evenkeel_consensus::answer::Answer;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::patience::patience;
 use http_body_util::{BodyExt, Full, Limited};
@@ -22,13 +22,15 @@ use crate::failure::Failure;
 use crate::options::{RoundTrips, Voter, patience_for};
 
 /// The version of what hosts ask each other.
-pub(crate) const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "2";
 /// Names the asking host's system.
 pub(crate) const SYSTEM_HEADER: &str = "evenkeel-system";
 /// Names the version of the question.
 pub(crate) const FORMAT_HEADER: &str = "evenkeel-format";
 /// Counts how often a request was forwarded.
 pub(crate) const HOPS_HEADER: &str = "evenkeel-hops";
+/// Says for how many milliseconds a question for changes waits for one.
+pub(crate) const WAIT_HEADER: &str = "evenkeel-wait";
 /// Where requests are carried out for other hosts.
 pub(crate) const EXECUTE_PATH: &str = "/internal/coordinator/execute";
 /// Where a voter says who leads.
@@ -156,13 +158,25 @@ impl Client {
         request: Bytes,
         hops: u8,
     ) -> Result<Forwarded, CallError> {
-        let reply = self.call(Method::POST, host, EXECUTE_PATH, request, hops).await?;
+        self.execute_after(host, request, hops, Duration::ZERO).await
+    }
+
+    /// Like [`Self::execute`]; a question for changes waits for at most `wait` for one.
+    pub(crate) async fn execute_after(
+        &self,
+        host: SocketAddr,
+        request: Bytes,
+        hops: u8,
+        wait: Duration,
+    ) -> Result<Forwarded, CallError> {
+        let reply = self.call(Method::POST, host, EXECUTE_PATH, request, hops, wait).await?;
         wire::decode_reply(reply).ok_or_else(|| CallError::Lost("it is no reply".to_owned()))
     }
 
     /// Asks another host who leads.
     pub(crate) async fn leader(&self, host: SocketAddr) -> Result<LeaderReport, CallError> {
-        let reply = self.call(Method::GET, host, LEADER_PATH, Bytes::new(), 0).await?;
+        let reply =
+            self.call(Method::GET, host, LEADER_PATH, Bytes::new(), 0, Duration::ZERO).await?;
         serde_json::from_slice(&reply).map_err(|error| CallError::Lost(error.to_string()))
     }
 
@@ -173,6 +187,7 @@ impl Client {
         path: &str,
         body: Bytes,
         hops: u8,
+        wait: Duration,
     ) -> Result<Bytes, CallError> {
         let request = Request::builder()
             .method(method)
@@ -180,6 +195,7 @@ impl Client {
             .header(SYSTEM_HEADER, &self.system)
             .header(FORMAT_HEADER, FORMAT)
             .header(HOPS_HEADER, u16::from(hops))
+            .header(WAIT_HEADER, u64::try_from(wait.as_millis()).unwrap_or(0))
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .body(Full::new(body))
             .map_err(|error| CallError::NotSent(error.to_string()))?;

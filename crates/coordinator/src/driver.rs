@@ -8,10 +8,10 @@ mod timings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use evenkeel_consensus::command::{Answer, Command, Query, RequestId, Space};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Command, Query, RequestId};
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_consensus::wire::carries_entries;
@@ -71,7 +71,7 @@ pub(crate) struct Outlets {
     /// The store's revision when a system key was last applied.
     pub(crate) system_changes: watch::Sender<u64>,
     /// The store's revision, as far as applied here.
-    pub(crate) revision: Arc<AtomicU64>,
+    pub(crate) revision: Arc<watch::Sender<u64>>,
     pub(crate) space: watch::Sender<log::Space>,
 }
 
@@ -277,7 +277,7 @@ impl Driver {
                 drop(reply.send(Reply::DiskFull));
             }
             Ask::Propose { command, reply } if self.fills_store(&command) => {
-                tracing::debug!(key = command.key(), "the store is full");
+                tracing::debug!("the store is full");
                 drop(reply.send(Reply::StoreFull));
             }
             Ask::Propose { command, reply } => {
@@ -298,13 +298,11 @@ impl Driver {
     /// Returns whether a user's change would make the store larger than it may be. What is proposed
     /// but not applied is not counted: it is bounded by itself.
     fn fills_store(&self, command: &Command) -> bool {
-        let Command::Put { space: Space::User, key, value, .. } = command else { return false };
         let keys = self.replica.keys();
-        let before = keys.get(Space::User, key).map_or(0, |(value, _)| key.len() + value.len());
-        let after = key.len() + value.len();
+        let growth = keys.growth_max(command);
         self.replica.is_leader()
-            && after > before
-            && keys.bytes() + (after - before) > self.member.store_bytes_max
+            && growth > 0
+            && keys.bytes() + growth > self.member.store_bytes_max
     }
 
     fn expect_answer(&mut self, reply: oneshot::Sender<Reply>) -> RequestId {
@@ -343,7 +341,12 @@ impl Driver {
                 }
             }
         }
-        self.outlets.revision.store(self.replica.keys().revision(), Ordering::Relaxed);
+        let revision = self.replica.keys().revision();
+        self.outlets.revision.send_if_modified(|known| {
+            let changed = *known != revision;
+            *known = revision;
+            changed
+        });
     }
 
     fn show_role(&self, leader: Option<MemberId>, term: u64, is_self: bool) {

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use evenkeel_consensus::command::{Answer, Command, Query};
+use evenkeel_consensus::answer::{Answer, KeyEntry};
+use evenkeel_consensus::command::{Command, Query};
 use evenkeel_model::name::HostName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -50,7 +50,7 @@ pub(crate) struct Executor {
     asks: Option<mpsc::Sender<Ask>>,
     leader: watch::Receiver<LeaderView>,
     /// The store's revision, as far as known here.
-    revision: Arc<AtomicU64>,
+    revision: Arc<watch::Sender<u64>>,
     round_trips: watch::Receiver<RoundTrips>,
 }
 
@@ -83,7 +83,7 @@ impl Executor {
         client: Client,
         asks: Option<mpsc::Sender<Ask>>,
         leader: watch::Receiver<LeaderView>,
-        revision: Arc<AtomicU64>,
+        revision: Arc<watch::Sender<u64>>,
         round_trips: watch::Receiver<RoundTrips>,
     ) -> Self {
         Self { host, voters, client, asks, leader, revision, round_trips }
@@ -96,7 +96,7 @@ impl Executor {
 
     /// Returns the store's revision, as far as known here.
     pub(crate) fn revision(&self) -> u64 {
-        self.revision.load(Ordering::Relaxed)
+        *self.revision.borrow()
     }
 
     /// Carries out a request that was forwarded `hops` times.
@@ -114,30 +114,69 @@ impl Executor {
         effort.run().await
     }
 
+    /// Notes that the store has reached a revision.
+    fn learn(&self, revision: u64) {
+        self.revision.send_if_modified(|known| {
+            let newer = revision > *known;
+            *known = revision.max(*known);
+            newer
+        });
+    }
+
     /// Answers from the state of this host, or, if it has none, of a voter, the nearest first.
     pub(crate) async fn execute_stale(&self, query: &Query, hops: u8) -> Result<Answer, Failure> {
-        if let Some(asks) = &self.asks {
-            let (reply, answer) = oneshot::channel();
-            let ask = Ask::ReadStale { query: query.clone(), reply };
-            asks.try_send(ask).map_err(|_| self.overloaded())?;
-            return match timeout(DEADLINE, answer).await {
-                Ok(Ok(Reply::Answer(answer))) => Ok(bound_list(answer)),
-                Ok(Ok(Reply::DiskFull | Reply::StoreFull) | Err(_)) | Err(_) => {
-                    Err(self.no_quorum())
-                }
-            };
+        if self.asks.is_some() {
+            return self.ask_own_state(query).await;
         }
+        self.ask_any_state(query, Duration::ZERO, hops).await
+    }
+
+    /// Answers a question for changes like [`Self::execute_stale`], but waits for at most `wait` for
+    /// one behind revision `after`.
+    pub(crate) async fn changes(
+        &self,
+        query: &Query,
+        after: u64,
+        wait: Duration,
+        hops: u8,
+    ) -> Result<Answer, Failure> {
+        if self.asks.is_none() {
+            return self.ask_any_state(query, wait, hops).await;
+        }
+        let mut revision = self.revision.subscribe();
+        // The time may pass without a change.
+        drop(timeout(wait, revision.wait_for(|revision| *revision > after)).await);
+        self.ask_own_state(query).await
+    }
+
+    async fn ask_own_state(&self, query: &Query) -> Result<Answer, Failure> {
+        let Some(asks) = &self.asks else { return Err(self.no_quorum()) };
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::ReadStale { query: query.clone(), reply };
+        asks.try_send(ask).map_err(|_| self.overloaded())?;
+        match timeout(DEADLINE, answer).await {
+            Ok(Ok(Reply::Answer(answer))) => Ok(bound_list(answer)),
+            Ok(Ok(Reply::DiskFull | Reply::StoreFull) | Err(_)) | Err(_) => Err(self.no_quorum()),
+        }
+    }
+
+    async fn ask_any_state(
+        &self,
+        query: &Query,
+        wait: Duration,
+        hops: u8,
+    ) -> Result<Answer, Failure> {
         if hops >= HOPS_MAX {
             return Err(self.no_quorum());
         }
         let request = wire::encode_request(&Request::Query(query.clone()), true);
         for voter in self.nearest_voters() {
-            let call = self.client.execute(voter.api, request.clone(), hops + 1);
-            if let Ok(Ok(forwarded)) =
-                timeout(self.client.patience(&voter.host, TRY_PATIENCE), call).await
+            let call = self.client.execute_after(voter.api, request.clone(), hops + 1, wait);
+            let patience = self.client.patience(&voter.host, TRY_PATIENCE) + wait;
+            if let Ok(Ok(forwarded)) = timeout(patience, call).await
                 && let Ok(answer) = forwarded.result
             {
-                self.revision.fetch_max(forwarded.revision, Ordering::Relaxed);
+                self.learn(forwarded.revision);
                 return Ok(answer);
             }
         }
@@ -220,9 +259,7 @@ impl Effort<'_> {
     fn is_repeatable(&self) -> bool {
         match self.request {
             Request::Query(_) => true,
-            Request::Command(
-                Command::Put { idempotency, .. } | Command::Delete { idempotency, .. },
-            ) => idempotency.is_some(),
+            Request::Command(Command { idempotency, .. }) => idempotency.is_some(),
         }
     }
 
@@ -314,7 +351,7 @@ impl Effort<'_> {
         tokio::select! {
             result = call => match result {
                 Ok(forwarded) => {
-                    self.executor.revision.fetch_max(forwarded.revision, Ordering::Relaxed);
+                    self.executor.learn(forwarded.revision);
                     self.judge(voter, forwarded.result)
                 }
                 Err(error @ CallError::NotSent(_)) => {
@@ -372,10 +409,11 @@ impl Effort<'_> {
 /// Cuts a list that would take too much memory on its way.
 fn bound_list(answer: Answer) -> Answer {
     let Answer::Entries { mut entries, mut more, store_revision } = answer else { return answer };
+    let length = |entry: &KeyEntry| entry.key.len() + entry.version.value.len();
     let mut bytes = 0;
     let fitting = entries.iter().take_while(|entry| {
-        let fits = bytes == 0 || bytes + entry.key.len() + entry.value.len() <= LIST_BYTES_MAX;
-        bytes += entry.key.len() + entry.value.len();
+        let fits = bytes == 0 || bytes + length(entry) <= LIST_BYTES_MAX;
+        bytes += length(entry);
         fits
     });
     let fitting = fitting.count();

@@ -27,7 +27,8 @@ mod thread;
 use std::sync::Arc;
 
 use axum::Router;
-use evenkeel_consensus::command::{Answer, Command, Query};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Command, Query};
 use tokio::sync::watch;
 
 use crate::executor::Executor;

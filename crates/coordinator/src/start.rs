@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use evenkeel_consensus::replica::Replica;
 use evenkeel_consensus::restore::RestoreError;
@@ -95,7 +94,7 @@ fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> C
     let Options { system, host, voters, .. } = options;
     let client = Client::new(&system, &voters, round_trips.clone());
     let (watcher, leader) = Watcher::start(client.clone(), voters.clone());
-    let revision = Arc::default();
+    let revision = Arc::new(watch::Sender::new(0));
     let executor = Executor::new(host, voters, client, None, leader.clone(), revision, round_trips);
     Coordinator {
         executor: Arc::new(executor),
@@ -121,7 +120,7 @@ async fn start_voter(
     let (leader_outlet, leader) = watch::channel(LeaderView::unknown());
     let (changes_outlet, system_changes) = watch::channel(replica.keys().revision());
     let (space_outlet, space) = watch::channel(Space::Free);
-    let revision: Arc<AtomicU64> = Arc::default();
+    let revision = Arc::new(watch::Sender::new(replica.keys().revision()));
     let outlets = driver::Outlets {
         leader: leader_outlet,
         system_changes: changes_outlet,

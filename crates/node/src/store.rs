@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, Space};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::log::Space as LogSpace;
 use evenkeel_coordinator::{Coordinator, LeaderView, Request};
@@ -100,10 +101,10 @@ impl Store {
     /// # Errors
     /// In words, when this host has no member or the plan can't be understood.
     pub async fn seen_plan(&self) -> Result<Option<Plan>, String> {
-        let query = Query::Get { space: Space::System, key: PLAN.to_owned() };
+        let query = Query::Get { space: Space::System, key: PLAN.to_owned(), at: None };
         let answer = self.coordinator.stale(query).await.map_err(|error| error.to_string())?;
-        let Answer::Value { value, .. } = answer else { return Ok(None) };
-        parse_plan(&value).map(Some)
+        let Answer::Value { version, .. } = answer else { return Ok(None) };
+        parse_plan(&version.value).map(Some)
     }
 
     /// Stores a plan if the stored one still has the number of its parent.
@@ -163,26 +164,26 @@ impl Store {
     }
 
     async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, String> {
-        let query = Query::Get { space: Space::System, key: key.to_owned() };
+        let query = Query::Get { space: Space::System, key: key.to_owned(), at: None };
         let answer = self.execute(Request::Query(query)).await?;
         if let Answer::Absent { .. } = answer {
             return Ok(None);
         }
-        let Answer::Value { value, revision, .. } = answer else {
+        let Answer::Value { version, .. } = answer else {
             return Err(format!("key `{key}` was not read: {answer:?}"));
         };
-        Ok(Some((value, revision)))
+        Ok(Some((version.value, version.revision)))
     }
 
     async fn put(&self, key: &str, value: Vec<u8>, expect: Expect) -> Result<Answer, String> {
-        let command = Command::Put {
+        let put = Change::Put {
             space: Space::System,
             key: key.to_owned(),
             value: value.into(),
             expect,
-            idempotency: None,
+            lease: None,
         };
-        self.execute(Request::Command(command)).await
+        self.execute(Request::Command(Command::once(put))).await
     }
 
     async fn execute(&self, request: Request) -> Result<Answer, String> {

@@ -16,9 +16,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use evenkeel_consensus::command::Answer;
+use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::replica::Replica;
-use evenkeel_consensus::settings::{Defect, Limits, MemberId, Settings};
+use evenkeel_consensus::settings::{Defect, Limits, MemberId, Settings, StateLimits};
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
 
@@ -218,7 +218,7 @@ impl World {
         let habits = Habits::new(seed, &mut rng);
         let voters: Vec<MemberId> = (1..).map(MemberId).take(count).collect();
         let limits = Limits {
-            idempotency_max: 8192,
+            state: StateLimits { idempotency_max: 8192, ..StateLimits::STANDARD },
             compact_entries: if rng.chance(1, 2) { 2 + rng.below(20) } else { 200 },
             tail_entries: rng.below(10),
             ..Limits::STANDARD

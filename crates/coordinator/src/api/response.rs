@@ -3,11 +3,12 @@
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use evenkeel_consensus::command::{Answer, KeyEntry};
+use evenkeel_consensus::answer::{Answer, Refused};
+use evenkeel_consensus::command::LeaseId;
 use serde::Serialize;
 
-use super::base64;
 use super::headers::{Conditions, Match};
+use super::value::KeyBody;
 use crate::executor::Executor;
 use crate::failure::Failure;
 
@@ -62,16 +63,8 @@ struct ErrorText<'a> {
 #[derive(Serialize)]
 struct ListBody {
     revision: u64,
-    keys: Vec<ListEntry>,
+    keys: Vec<KeyBody>,
     more: bool,
-}
-
-#[derive(Serialize)]
-struct ListEntry {
-    key: String,
-    value: String,
-    encoding: &'static str,
-    revision: u64,
 }
 
 impl Reply {
@@ -87,28 +80,34 @@ impl Reply {
     }
 
     /// Answers a change.
-    pub(super) fn to_change(answer: &Answer) -> Result<Self, Refusal> {
-        if let Answer::Written { revision, created, replayed } = *answer {
+    pub(super) fn to_change(answer: Answer) -> Result<Self, Refusal> {
+        if let Answer::Written { revision, created, replayed } = answer {
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             let (etag, store_revision) = (Some(revision), Some(revision));
             return Ok(Self { etag, store_revision, replayed, ..Self::new(status) });
         }
-        if let Answer::Deleted { revision, replayed } = *answer {
+        if let Answer::Deleted { revision, replayed } | Answer::Revoked { revision, replayed } =
+            answer
+        {
             let store_revision = Some(revision);
             return Ok(Self { store_revision, replayed, ..Self::new(StatusCode::NO_CONTENT) });
         }
-        Err(Refusal::from_answer(answer))
+        if let Answer::Forgotten { .. } = answer {
+            return Ok(Self::new(StatusCode::NO_CONTENT));
+        }
+        Err(Refusal::from_answer(&answer))
     }
 
     /// Answers the question for a key.
     pub(super) fn to_read(answer: Answer, conditions: &Conditions) -> Result<Self, Refusal> {
-        let Answer::Value { value, revision, store_revision } = answer else {
+        let Answer::Value { version, store_revision } = answer else {
             return Err(if conditions.if_match.is_some() {
                 Refusal::from_answer(&Answer::Conflict { current: None })
             } else {
                 Refusal::from_answer(&answer)
             });
         };
+        let revision = version.revision;
         let matches = |condition| match condition {
             Match::Any => true,
             Match::Revision(wanted) => wanted == revision,
@@ -118,7 +117,7 @@ impl Reply {
         }
         let unchanged = conditions.if_none_match.is_some_and(matches);
         let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-        let body = if unchanged { Bytes::new() } else { value };
+        let body = if unchanged { Bytes::new() } else { version.value };
         Ok(Self {
             etag: Some(revision),
             store_revision: Some(store_revision),
@@ -133,7 +132,7 @@ impl Reply {
         let Answer::Entries { entries, more, store_revision } = answer else {
             return Err(Refusal::from_answer(&answer));
         };
-        let keys = entries.into_iter().map(list_entry).collect();
+        let keys = entries.into_iter().map(KeyBody::from).collect();
         let body = ListBody { revision: store_revision, keys, more };
         let store_revision = Some(store_revision);
         Ok(Self { store_revision, ..Self::json(StatusCode::OK, &body) })
@@ -145,9 +144,16 @@ impl Reply {
         Self::json(status, body)
     }
 
-    fn json(status: StatusCode, body: &impl Serialize) -> Self {
+    /// Answers with a body of JSON.
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).unwrap_or_default().into();
         Self { content_type: Some(JSON), body, ..Self::new(status) }
+    }
+
+    /// Says whether this is the first answer to an earlier request.
+    #[must_use]
+    pub(super) fn replayed(self, replayed: bool) -> Self {
+        Self { replayed, ..self }
     }
 
     pub(super) fn into_response(self) -> Response {
@@ -170,18 +176,12 @@ impl Reply {
     }
 }
 
-fn list_entry(KeyEntry { key, value, revision }: KeyEntry) -> ListEntry {
-    match std::str::from_utf8(&value) {
-        Ok(text) => ListEntry { key, value: text.to_owned(), encoding: "utf8", revision },
-        Err(_) => ListEntry { key, value: base64::encode(&value), encoding: "base64", revision },
-    }
-}
-
 impl Refusal {
     /// Refuses a request that breaks the rules of this API.
     pub(super) fn bad(code: &'static str, message: String) -> Self {
-        let help = "docs: `PUT /v1/kv/KEY`, `GET /v1/kv?prefix=P&limit=N`, headers `If-Match`, \
-                    `If-None-Match` and `Idempotency-Key`";
+        let help = "docs: `PUT /v1/kv/KEY`, `GET /v1/kv?prefix=P&limit=N`, `GET /v1/kv?watch`, \
+                    `POST /v1/txn`, `POST /v1/leases`, headers `If-Match`, `If-None-Match` and \
+                    `Idempotency-Key`";
         Self::new(StatusCode::BAD_REQUEST, code, message, help)
     }
 
@@ -204,7 +204,8 @@ impl Refusal {
         Self { status, code, message, help, etag: None, outcome: None }
     }
 
-    fn from_answer(answer: &Answer) -> Self {
+    /// Refuses what `answer` is no good answer to.
+    pub(super) fn from_answer(answer: &Answer) -> Self {
         match answer {
             Answer::Conflict { current } => {
                 let message = current.map_or_else(
@@ -228,15 +229,83 @@ impl Refusal {
                 "give each new request a new `Idempotency-Key`",
             ),
             Answer::TooLarge => Self::from(Failure::TooLarge),
+            Answer::Refused(why) => Self::from_refused(*why),
+            Answer::NoLease { lease: LeaseId(lease) } => Self::new(
+                StatusCode::NOT_FOUND,
+                "no-lease",
+                format!("there is no lease {lease} (any more), nothing was changed"),
+                "make a new one with `POST /v1/leases`",
+            ),
+            Answer::Compacted { oldest } => Self::new(
+                StatusCode::GONE,
+                "compacted",
+                format!("revisions before {oldest} are forgotten"),
+                "read the keys as they are, and watch from the revision of that answer",
+            ),
+            Answer::Future { store_revision } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "future-revision",
+                format!("the store is at revision {store_revision}"),
+                "give a revision that an answer of this system has named",
+            ),
             // An answer to something else: all that is known is that it is not known.
             Answer::Written { .. }
             | Answer::Deleted { .. }
+            | Answer::Transacted { .. }
+            | Answer::Granted { .. }
+            | Answer::Revoked { .. }
+            | Answer::Forgotten { .. }
             | Answer::Value { .. }
             | Answer::Entries { .. }
+            | Answer::Changes { .. }
+            | Answer::Lease { .. }
             | Answer::NotLeader { .. }
             | Answer::Unknown
             | Answer::Overloaded => Self::from(Failure::Unknown),
         }
+    }
+
+    fn from_refused(why: Refused) -> Self {
+        let bad = |code, message: &str, help| {
+            let message = format!("{message}, nothing was changed");
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message, help)
+        };
+        match why {
+            Refused::KeyTwice => bad(
+                "key-twice",
+                "a list of operations changes a key twice",
+                "let each list change a key once: all its changes have one revision",
+            ),
+            Refused::TooManyOperations => bad(
+                "too-many-operations",
+                "the transaction has more than 128 comparisons and operations",
+                "split it, or keep what belongs together under one key",
+            ),
+            Refused::TooManyLeases => bad(
+                "too-many-leases",
+                "there are 10000 leases",
+                "share a lease between keys, and end leases that are no longer needed",
+            ),
+            Refused::TooManyKeys => {
+                bad("too-many-keys", "the lease has 1000 keys", "spread the keys over leases")
+            }
+            Refused::TimeToLive => bad(
+                "bad-ttl",
+                "the time to live is not between 1 s and 24 h",
+                "a lease must outlast an election, and should end within a day of its owner",
+            ),
+            Refused::FutureRevision => bad(
+                "future-revision",
+                "the store has not reached that revision",
+                "give a revision that an answer of this system has named",
+            ),
+        }
+    }
+
+    /// Returns the refusal as JSON.
+    pub(super) fn text(&self) -> String {
+        let error = ErrorText { code: self.code, message: &self.message, help: self.help };
+        serde_json::to_string(&ErrorBody { error }).unwrap_or_default()
     }
 
     pub(super) fn into_response(self) -> Response {

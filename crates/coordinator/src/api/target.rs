@@ -1,6 +1,7 @@
 //! Reads keys and parameters out of request targets.
 
 use axum::http::Uri;
+use evenkeel_consensus::command::LeaseId;
 
 use super::response::Refusal;
 
@@ -18,6 +19,12 @@ pub(super) fn key(uri: &Uri) -> Result<String, Refusal> {
     let encoded = uri.path().strip_prefix(KEY_PATH).unwrap_or_default();
     let key = decode(encoded, false)
         .ok_or_else(|| bad("the key is not percent-encoded UTF-8".to_owned()))?;
+    check_key(key)
+}
+
+/// Refuses a key that is empty or too long.
+pub(super) fn check_key(key: String) -> Result<String, Refusal> {
+    let bad = |message: String| Refusal::bad("bad-key", message);
     match key.len() {
         0 => Err(bad("the key is empty".to_owned())),
         1..=KEY_MAX => Ok(key),
@@ -25,7 +32,7 @@ pub(super) fn key(uri: &Uri) -> Result<String, Refusal> {
     }
 }
 
-/// The parameters of a read.
+/// The parameters of a request, of which each path knows some.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parameters {
     /// Whether a possibly old answer will do.
@@ -34,12 +41,33 @@ pub(super) struct Parameters {
     pub(super) prefix: String,
     /// How many keys a list has at most.
     pub(super) limit: usize,
+    /// The last key of the page before.
+    pub(super) after: Option<String>,
+    /// The revision at which keys are read.
+    pub(super) revision: Option<u64>,
+    /// Whether changes are to be told as they come.
+    pub(super) watch: bool,
+    /// The last revision that a watcher knows.
+    pub(super) since: Option<u64>,
+    /// The lease with which a key goes.
+    pub(super) lease: Option<LeaseId>,
 }
 
 impl Parameters {
+    const STANDARD: Self = Self {
+        stale: false,
+        prefix: String::new(),
+        limit: LIMIT_STANDARD,
+        after: None,
+        revision: None,
+        watch: false,
+        since: None,
+        lease: None,
+    };
+
     /// Reads the parameters; only those in `known` may be there.
     pub(super) fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Refusal> {
-        let mut parameters = Self { stale: false, prefix: String::new(), limit: LIMIT_STANDARD };
+        let mut parameters = Self::STANDARD;
         let query = uri.query().unwrap_or_default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -48,18 +76,37 @@ impl Parameters {
                 return Err(bad("is not a parameter of this request"));
             }
             let value = decode(value, true).ok_or_else(|| bad("is not percent-encoded UTF-8"))?;
-            match (name, value.as_str()) {
-                ("stale", "" | "true" | "1") => parameters.stale = true,
-                ("stale", "false" | "0") => parameters.stale = false,
-                ("stale", _) => return Err(bad("is neither `true` nor `false`")),
-                ("limit", number) => {
-                    let limit = number.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                    parameters.limit = limit.ok_or_else(|| bad("is not a number of 1–1000"))?;
-                }
-                (_, _) => parameters.prefix = value,
-            }
+            parameters.set(name, value).map_err(bad)?;
         }
         Ok(parameters)
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), &'static str> {
+        match name {
+            "stale" => self.stale = flag(&value)?,
+            "watch" => self.watch = flag(&value)?,
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                self.limit = limit.ok_or("is not a number of 1–1000")?;
+            }
+            "revision" => self.revision = Some(value.parse().map_err(|_| "is no revision")?),
+            "since" => self.since = Some(value.parse().map_err(|_| "is no revision")?),
+            "lease" => {
+                let lease = value.parse().ok().filter(|lease| *lease != 0);
+                self.lease = Some(LeaseId(lease.ok_or("is no lease")?));
+            }
+            "after" => self.after = Some(value),
+            _ => self.prefix = value,
+        }
+        Ok(())
+    }
+}
+
+fn flag(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("is neither `true` nor `false`"),
     }
 }
 
@@ -108,16 +155,29 @@ mod tests {
     fn parameters_are_read_strictly() {
         let parse = |query: &str| {
             let uri = format!("/v1/kv?{query}").parse().unwrap();
-            Parameters::parse(&uri, &["stale", "prefix", "limit"]).ok()
+            let known = ["stale", "prefix", "limit", "after", "revision", "since", "lease"];
+            Parameters::parse(&uri, &known).ok()
         };
-        let standard = || Parameters { stale: false, prefix: String::new(), limit: LIMIT_STANDARD };
+        let standard = || Parameters::STANDARD;
         assert_eq!(parse(""), Some(standard()));
         assert_eq!(parse("stale"), Some(Parameters { stale: true, ..standard() }));
         assert_eq!(
             parse("prefix=a%2Fb+c&limit=7"),
             Some(Parameters { prefix: "a/b c".to_owned(), limit: 7, ..standard() })
         );
-        for bad in ["limit=0", "limit=1001", "limit=x", "stale=maybe", "perfix=a", "prefix=%ff"] {
+        let after = Some("a".to_owned());
+        assert_eq!(
+            parse("after=a&revision=3&since=0&lease=9"),
+            Some(Parameters {
+                after,
+                revision: Some(3),
+                since: Some(0),
+                lease: Some(LeaseId(9)),
+                ..standard()
+            })
+        );
+        let numbers = ["limit=0", "limit=1001", "limit=x", "revision=-1", "since=", "lease=0"];
+        for bad in numbers.into_iter().chain(["stale=maybe", "perfix=a", "prefix=%ff", "watch"]) {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -2,7 +2,8 @@
 
 use axum::body::Bytes;
 use axum::http::Method;
-use evenkeel_consensus::command::{Answer, Command, Expect, Query, Space};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Change, Command, Expect, Query, Space};
 use evenkeel_coordinator::Request;
 
 use crate::support::{STORE_BYTES_MAX, System};
@@ -68,13 +69,13 @@ fn the_systems_own_keys_find_room_in_a_full_store() {
         system.put(0, &format!("/v1/kv/large-{number}"), &[], vec![b'x'; 1 << 20]);
     }
     assert_eq!(system.put(0, "/v1/kv/more", &[], vec![b'x'; 1 << 20]).status, 507);
-    let plan = Command::Put {
+    let plan = Command::once(Change::Put {
         space: Space::System,
         key: "plan".to_owned(),
         value: Bytes::from(vec![b'x'; 1 << 20]),
         expect: Expect::Any,
-        idempotency: None,
-    };
+        lease: None,
+    });
     let answer = system.block_on(system.coordinator(0).execute(Request::Command(plan)));
     assert!(matches!(answer, Ok(Answer::Written { .. })), "{answer:?}");
 }
@@ -189,9 +190,9 @@ fn what_breaks_the_rules_is_refused() {
     // Nobody from another system, or of another version, is heard.
     let path = "/internal/coordinator/leader";
     assert_eq!(system.get(0, path).status, 409);
-    let headers = [("evenkeel-system", "blog"), ("evenkeel-format", "1")];
+    let headers = [("evenkeel-system", "blog"), ("evenkeel-format", "2")];
     assert_eq!(system.send(0, Method::GET, path, &headers, Bytes::new()).status, 409);
-    let headers = [("evenkeel-system", "shop"), ("evenkeel-format", "1")];
+    let headers = [("evenkeel-system", "shop"), ("evenkeel-format", "2")];
     assert_eq!(system.send(0, Method::GET, path, &headers, Bytes::new()).status, 200);
 }
 
@@ -201,13 +202,13 @@ fn the_system_has_keys_of_its_own() {
     assert_eq!(system.put(3, "/v1/kv/plan", &[], "a user's").status, 201);
     let mut changes: Vec<_> = (0..3).map(|host| system.coordinator(host).changes()).collect();
     let before: Vec<u64> = changes.iter_mut().map(|c| *c.borrow_and_update()).collect();
-    let plan = Command::Put {
+    let plan = Command::once(Change::Put {
         space: Space::System,
         key: "plan".to_owned(),
         value: Bytes::from_static(b"the system's"),
         expect: Expect::Absent,
-        idempotency: None,
-    };
+        lease: None,
+    });
     let written = system.block_on(system.coordinator(3).execute(Request::Command(plan)));
     let Ok(Answer::Written { revision, created: true, .. }) = written else {
         panic!("{written:?}")
@@ -216,10 +217,12 @@ fn the_system_has_keys_of_its_own() {
         assert!(before < revision);
         system.block_on(changes.wait_for(|change| *change == revision)).unwrap();
     }
-    let query = || Query::Get { space: Space::System, key: "plan".to_owned() };
+    let query = || Query::Get { space: Space::System, key: "plan".to_owned(), at: None };
     for host in 0..HOSTS {
         let read = system.block_on(system.coordinator(host).execute(Request::Query(query())));
-        assert!(matches!(read, Ok(Answer::Value { value, .. }) if value == "the system's"));
+        assert!(
+            matches!(read, Ok(Answer::Value { version, .. }) if version.value == "the system's")
+        );
         let stale = system.block_on(system.coordinator(host).stale(query()));
         assert!(matches!(stale, Ok(Answer::Value { .. })), "{stale:?}");
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_checker::history::{Operation, OperationKind, Outcome};
-use evenkeel_consensus::command::{Answer, Bytes, Command, Expect, Query, Space};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
@@ -120,18 +121,19 @@ impl Client {
         };
         let safe_to_repeat = kind == OperationKind::Get || idempotency.is_some();
         let space = Space::User;
+        let change = |change| Request::Change(Command { change, idempotency });
         let request = match kind {
-            OperationKind::Get => Request::Question(Query::Get { space, key: key.clone() }),
-            OperationKind::Put | OperationKind::Cas => Request::Change(Command::Put {
+            OperationKind::Get => {
+                Request::Question(Query::Get { space, key: key.clone(), at: None })
+            }
+            OperationKind::Put | OperationKind::Cas => change(Change::Put {
                 space,
                 key: key.clone(),
                 value: Bytes::from(name.clone()),
                 expect,
-                idempotency,
+                lease: None,
             }),
-            OperationKind::Delete => {
-                Request::Change(Command::Delete { space, key: key.clone(), expect, idempotency })
-            }
+            OperationKind::Delete => change(Change::Delete { space, key: key.clone(), expect }),
         };
         let operation = Operation {
             client: self.name.clone(),
@@ -249,11 +251,9 @@ fn settle(operation: &mut Operation, answer: &Answer) -> Option<Option<u64>> {
             operation.outcome = Outcome::Fail;
             Some(None)
         }
-        Answer::Value { value, revision, store_revision }
-            if operation.kind == OperationKind::Get =>
-        {
-            operation.value = Some(String::from_utf8_lossy(value).into_owned());
-            operation.revision = Some(*revision);
+        Answer::Value { version, store_revision } if operation.kind == OperationKind::Get => {
+            operation.value = Some(String::from_utf8_lossy(&version.value).into_owned());
+            operation.revision = Some(version.revision);
             Some(Some(*store_revision))
         }
         Answer::Absent { store_revision } if operation.kind == OperationKind::Get => {
@@ -267,6 +267,16 @@ fn settle(operation: &mut Operation, answer: &Answer) -> Option<Option<u64>> {
         | Answer::Value { .. }
         | Answer::Absent { .. }
         | Answer::Entries { .. }
+        | Answer::Transacted { .. }
+        | Answer::Granted { .. }
+        | Answer::Revoked { .. }
+        | Answer::NoLease { .. }
+        | Answer::Forgotten { .. }
+        | Answer::Refused(_)
+        | Answer::Changes { .. }
+        | Answer::Compacted { .. }
+        | Answer::Future { .. }
+        | Answer::Lease { .. }
         | Answer::NotLeader { .. }
         | Answer::Unknown
         | Answer::Overloaded

@@ -138,9 +138,9 @@ pub(super) fn judge(
     let members: Vec<Contents> = replicas
         .iter()
         .map(|(member, replica)| {
-            let entries = replica.keys().prefix(Space::User, "").map(|(key, value, revision)| {
-                let value = String::from_utf8_lossy(value).into_owned();
-                (key.to_owned(), Held { value, revision })
+            let entries = replica.keys().prefix(Space::User, "").map(|(key, version)| {
+                let value = String::from_utf8_lossy(&version.value).into_owned();
+                (key.to_owned(), Held { value, revision: version.revision })
             });
             Contents { member: member.to_string(), entries: entries.collect() }
         })

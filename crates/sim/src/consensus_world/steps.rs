@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_consensus::command::{Answer, RequestId};
+use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::command::RequestId;
 use evenkeel_consensus::replica::{Action, Event, describe};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::time::Timestamp;

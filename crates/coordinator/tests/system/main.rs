@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod api;
+mod events;
 mod failures;
+mod leases;
 mod support;
+mod watch;

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::events::Events;
+
 /// Time within which everything in these tests must have happened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -226,6 +228,28 @@ impl System {
             let body = body.collect().await.unwrap().to_bytes();
             Answer { status: head.status, headers: head.headers, body }
         })
+    }
+
+    /// Posts a body.
+    pub(crate) fn post(&self, number: usize, path: &str, body: &str) -> Answer {
+        self.send(number, Method::POST, path, &[], Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    /// Begins to watch.
+    pub(crate) fn watch(&self, number: usize, path: &str) -> Events {
+        let uri = format!("http://{}{path}", self.hosts[number].api);
+        let request = Request::builder().uri(uri).body(Full::new(Bytes::new())).unwrap();
+        let response = self.runtime.block_on(self.client.request(request)).unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events::new(response.into_body())
+    }
+
+    /// Returns the status of an answer, whose body may never end.
+    pub(crate) fn get_head(&self, number: usize, path: &str) -> u16 {
+        let uri = format!("http://{}{path}", self.hosts[number].api);
+        let request = Request::builder().uri(uri).body(Full::new(Bytes::new())).unwrap();
+        self.runtime.block_on(self.client.request(request)).unwrap().status().as_u16()
     }
 
     /// Waits for a condition.

@@ -29,7 +29,11 @@ pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
     ("diagnostic", Layer::Ground, &[]),
     ("audit", Layer::Core, &[]),
     ("checker", Layer::Core, &[]),
-    ("consensus", Layer::Core, &["raft", "prost", "slog", "thiserror", "protobuf", "bytes"]),
+    (
+        "consensus",
+        Layer::Core,
+        &["raft", "prost", "rpds", "slog", "thiserror", "protobuf", "bytes"],
+    ),
     ("control", Layer::Core, &[]),
     ("gateway-core", Layer::Core, &["thiserror"]),
     ("supervisor-core", Layer::Core, &[]),

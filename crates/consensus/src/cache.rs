@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+use prost::bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -113,8 +114,8 @@ impl LogCache {
     }
 
     /// Holds a snapshot for followers.
-    pub(crate) fn offer_snapshot(&mut self, position: Position, data: Vec<u8>) {
-        let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
+    pub(crate) fn offer_snapshot(&mut self, position: Position, data: Bytes) {
+        let mut snapshot = Snapshot { data, ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = position.index;
         metadata.term = position.term;

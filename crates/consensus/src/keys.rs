@@ -5,10 +5,10 @@ mod leases;
 mod past;
 mod transaction;
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use prost::bytes::Bytes;
+use rpds::RedBlackTreeMapSync;
 
 use crate::answer::{Answer, KeyChange, KeyEntry, Refused, Version};
 use crate::command::{Change, Command, Expect, LeaseId, Operation, Query, Space};
@@ -25,8 +25,8 @@ use leases::Leases;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySpace {
     revision: u64,
-    user: BTreeMap<String, Version>,
-    system: BTreeMap<String, Version>,
+    user: Keys,
+    system: Keys,
     history: History,
     leases: Leases,
     memory: Memory,
@@ -34,14 +34,24 @@ pub struct KeySpace {
     limits: StateLimits,
 }
 
+/// What a key takes beside its own bytes and those of its value: places in the tree, revisions.
+const KEY_OVERHEAD: usize = 256;
+
+fn size(key: &str, value: &Bytes) -> usize {
+    KEY_OVERHEAD + key.len() + value.len()
+}
+
+/// A copy costs nothing and shares what it can: a snapshot is encoded from one while changes go on.
+type Keys = RedBlackTreeMapSync<String, Version>;
+
 impl KeySpace {
     /// Starts empty, at revision 0.
     #[must_use]
-    pub const fn new(limits: StateLimits) -> Self {
+    pub fn new(limits: StateLimits) -> Self {
         Self {
             revision: 0,
-            user: BTreeMap::new(),
-            system: BTreeMap::new(),
+            user: Keys::new_sync(),
+            system: Keys::new_sync(),
             history: History::new(),
             leases: Leases::new(),
             memory: Memory::new(limits.idempotency_max),
@@ -56,7 +66,7 @@ impl KeySpace {
         self.revision
     }
 
-    /// Returns the length of all keys and values, history not included, in bytes.
+    /// Returns about how much memory all keys and values take, history not included, in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -91,12 +101,12 @@ impl KeySpace {
         self.leases.iter()
     }
 
-    /// Returns by how many bytes a command can make the users' keys and values longer.
+    /// Returns by how much, in [`Self::bytes`], a command can make the users' keys larger.
     #[must_use]
     pub fn growth_max(&self, command: &Command) -> usize {
         let growth = |key: &str, value: &Bytes| {
-            let before = self.get(Space::User, key).map_or(0, |it| key.len() + it.value.len());
-            (key.len() + value.len()).saturating_sub(before)
+            let before = self.get(Space::User, key).map_or(0, |it| size(key, &it.value));
+            size(key, value).saturating_sub(before)
         };
         let total = |operations: &[Operation]| -> usize {
             let lengths = operations.iter().map(|operation| match operation {
@@ -283,8 +293,9 @@ impl KeySpace {
 
     /// Takes a key out, off its lease too.
     fn take(&mut self, space: Space, key: &str) -> Option<Version> {
-        let version = self.keys_mut(space).remove(key)?;
-        self.bytes -= key.len() + version.value.len();
+        let version = self.get(space, key)?.clone();
+        self.keys_mut(space).remove_mut(key);
+        self.bytes -= size(key, &version.value);
         if let Some(lease) = version.lease {
             self.leases.detach(lease, space, key);
         }
@@ -292,11 +303,11 @@ impl KeySpace {
     }
 
     fn insert(&mut self, space: Space, key: String, version: Version) {
-        self.bytes += key.len() + version.value.len();
+        self.bytes += size(&key, &version.value);
         if let Some(lease) = version.lease {
             self.leases.attach(lease, space, &key);
         }
-        self.keys_mut(space).insert(key, version);
+        self.keys_mut(space).insert_mut(key, version);
     }
 
     fn end_revision(&mut self, revision: u64) {
@@ -304,14 +315,14 @@ impl KeySpace {
         self.history.bound(&self.limits);
     }
 
-    const fn keys(&self, space: Space) -> &BTreeMap<String, Version> {
+    const fn keys(&self, space: Space) -> &Keys {
         match space {
             Space::User => &self.user,
             Space::System => &self.system,
         }
     }
 
-    const fn keys_mut(&mut self, space: Space) -> &mut BTreeMap<String, Version> {
+    const fn keys_mut(&mut self, space: Space) -> &mut Keys {
         match space {
             Space::User => &mut self.user,
             Space::System => &mut self.system,

@@ -6,6 +6,7 @@
 use prost::bytes::Bytes;
 use thiserror::Error;
 
+use crate::keys::KeySpace;
 use crate::settings::MemberId;
 
 /// What a member must remember about elections.
@@ -41,6 +42,29 @@ pub struct Snapshot {
     pub voters: Vec<MemberId>,
     /// The encoded key space.
     pub data: Bytes,
+}
+
+/// A state whose snapshot is still to be encoded, which takes long when it is large: not on the
+/// thread that must answer heartbeats. Cheap to make and to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The last entry in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The voters at that time.
+    pub voters: Vec<MemberId>,
+    /// The key space.
+    pub keys: KeySpace,
+}
+
+impl State {
+    /// Encodes the snapshot.
+    #[must_use]
+    pub fn snapshot(self) -> Snapshot {
+        let Self { index, term, voters, keys } = self;
+        Snapshot { index, term, voters, data: keys.encode().into() }
+    }
 }
 
 /// One record of the log on disk.

@@ -18,7 +18,7 @@ use crate::answer::Answer;
 use crate::cache::{LogCache, Position};
 use crate::command::{Command, Query, RequestId};
 use crate::keys::KeySpace;
-use crate::log::{Entry, Record, Snapshot, Vote};
+use crate::log::{Entry, Record, Snapshot, State, Vote};
 use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::{Defect, Limits, MemberId, Settings};
@@ -55,6 +55,11 @@ pub enum Event {
     SnapshotSaved {
         /// Its index.
         index: u64,
+    },
+    /// The snapshot of an [`Action::EncodeSnapshot`].
+    SnapshotEncoded {
+        /// It.
+        snapshot: Snapshot,
     },
     /// A message to this member was lost on this side: no connection, or a full queue.
     Unreachable {
@@ -123,12 +128,17 @@ pub enum Action {
     /// This member had begun anew, see [`Restored::rejoining`], and holds all again that was
     /// committed: it need no longer be started so.
     Rejoined,
+    /// Encode a snapshot for a follower, then tell [`Event::SnapshotEncoded`]. In its own time.
+    EncodeSnapshot {
+        /// Of what.
+        state: State,
+    },
     /// Write a snapshot of this member's own state, then tell [`Event::SnapshotSaved`]. In its own
     /// time: no promise waits for it. There is at most one at a time.
     SaveSnapshot {
-        /// The snapshot. At the next start the one with the highest index counts, which need not
-        /// be the one that was written last.
-        snapshot: Snapshot,
+        /// Of what. At the next start the one with the highest index counts, which need not be the
+        /// one that was written last.
+        state: State,
     },
     /// Entries up to `through` are no longer needed on disk: a durable snapshot holds them. Drop
     /// records from the beginning of the log only, since a record may void an earlier one, and
@@ -217,6 +227,10 @@ pub struct Replica {
     /// The latest term that is on disk.
     durable_term: u64,
     installing: Option<Installing>,
+    /// What the snapshots hold that have arrived since the last look at what Raft took in.
+    received: Vec<(Position, KeySpace)>,
+    /// Whether a snapshot for followers is being encoded.
+    encoding: bool,
     /// A snapshot that replaces the log on disk, where a crash has left the old one.
     unfinished: Option<Snapshot>,
     saves: Saves,
@@ -238,7 +252,8 @@ struct Held {
 #[derive(Debug)]
 struct Installing {
     number: u64,
-    snapshot: Snapshot,
+    position: Position,
+    keys: KeySpace,
 }
 
 /// The snapshots of this member's own state.
@@ -292,6 +307,7 @@ impl Replica {
             Event::Read { request, query } => self.take_read(request, query, now),
             Event::Persisted { number } => self.persisted(number, now),
             Event::SnapshotSaved { index } => self.snapshot_saved(index),
+            Event::SnapshotEncoded { snapshot } => self.snapshot_encoded(snapshot),
             Event::Unreachable { member } => self.raft.report_unreachable(member.0),
             Event::SnapshotSent { member, ok } => {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
@@ -396,11 +412,15 @@ impl Replica {
         {
             return;
         }
-        if message.msg_type == MessageType::MsgSnapshot
-            && KeySpace::decode(&message.get_snapshot().data, self.limits.state).is_err()
-        {
-            self.counters.rejected_messages += 1;
-            return;
+        if message.msg_type == MessageType::MsgSnapshot {
+            let snapshot = message.get_snapshot();
+            let Ok(keys) = KeySpace::decode(&snapshot.data, self.limits.state) else {
+                self.counters.rejected_messages += 1;
+                return;
+            };
+            let metadata = snapshot.get_metadata();
+            let position = Position { index: metadata.index, term: metadata.term };
+            self.received.push((position, keys));
         }
         self.note_heartbeat(&message);
         let heartbeat = (message.msg_type == MessageType::MsgHeartbeat).then(|| message.clone());

@@ -43,7 +43,7 @@ proptest! {
         let bytes: usize = [Space::User, Space::System]
             .into_iter()
             .flat_map(|space| {
-                keys.prefix(space, "").map(|(key, version)| key.len() + version.value.len())
+                keys.prefix(space, "").map(|(key, version)| 256 + key.len() + version.value.len())
             })
             .sum();
         prop_assert_eq!(keys.bytes(), bytes);

@@ -264,6 +264,9 @@ impl Driver {
         match event {
             log::Event::Persisted { number } => self.handle(Event::Persisted { number }),
             log::Event::SnapshotSaved { index } => self.handle(Event::SnapshotSaved { index }),
+            log::Event::SnapshotEncoded(snapshot) => {
+                self.handle(Event::SnapshotEncoded { snapshot: *snapshot });
+            }
             log::Event::Space(space) => {
                 self.space = space;
                 self.outlets.space.send_replace(space);
@@ -333,7 +336,8 @@ impl Driver {
                 Action::SystemChanged { .. } => {
                     self.outlets.system_changes.send_replace(self.replica.keys().revision());
                 }
-                Action::SaveSnapshot { snapshot } => self.log.save_snapshot(snapshot),
+                Action::EncodeSnapshot { state } => self.log.encode_snapshot(state),
+                Action::SaveSnapshot { state } => self.log.save_snapshot(state),
                 Action::Compact { through } => self.log.compact(through),
                 Action::Rejoined => {
                     tracing::info!("the lost log is filled again: this host votes");

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use evenkeel_consensus::log::Snapshot;
+use evenkeel_consensus::log::{Snapshot, State};
 use evenkeel_consensus::replica::Persist;
 
 pub use error::OpenError;
@@ -58,7 +58,7 @@ pub struct Options {
 pub const SEGMENT_MIN: u64 = 64 << 10;
 
 /// Something that the log has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Everything up to this [`Persist`] is durable.
     Persisted {
@@ -70,6 +70,8 @@ pub enum Event {
         /// Its last entry.
         index: u64,
     },
+    /// A snapshot is encoded.
+    SnapshotEncoded(Box<Snapshot>),
     /// Whether there is room for new entries has changed.
     Space(Space),
 }
@@ -136,8 +138,13 @@ impl Log {
 
     /// Queues a snapshot of this member's own state; told by [`Event::SnapshotSaved`]. One that
     /// finds no space is tried again until it does.
-    pub fn save_snapshot(&self, snapshot: Snapshot) {
-        self.chore(Chore::SaveSnapshot(snapshot));
+    pub fn save_snapshot(&self, state: State) {
+        self.chore(Chore::SaveSnapshot(Box::new(state)));
+    }
+
+    /// Queues the encoding of a snapshot for other members; told by [`Event::SnapshotEncoded`].
+    pub fn encode_snapshot(&self, state: State) {
+        self.chore(Chore::EncodeSnapshot(Box::new(state)));
     }
 
     /// Lets go of entries up to `through`, as far as two snapshots hold them.

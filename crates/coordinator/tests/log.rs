@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use evenkeel_consensus::command::Bytes;
-use evenkeel_consensus::log::{Entry, Snapshot, Vote};
+use evenkeel_consensus::command::{self, Bytes, Change, Command, Expect};
+use evenkeel_consensus::keys::KeySpace;
+use evenkeel_consensus::log::{Entry, Snapshot, State, Vote};
 use evenkeel_consensus::replica::Persist;
 use evenkeel_consensus::restore::Restored;
-use evenkeel_consensus::settings::MemberId;
+use evenkeel_consensus::settings::{MemberId, StateLimits};
 use evenkeel_coordinator::log::{Event, Log, OpenError, Options, Recovered, SEGMENT_MIN, Space};
 
 const SECTOR: usize = 512;
@@ -116,8 +117,21 @@ fn vote(term: u64, commit: u64) -> Option<Vote> {
 }
 
 fn snapshot(index: u64) -> Snapshot {
+    state(index, 3000).snapshot()
+}
+
+/// A state with a value of `length` bytes.
+fn state(index: u64, length: usize) -> State {
+    let mut keys = KeySpace::new(StateLimits::STANDARD);
+    keys.apply(Command::once(Change::Put {
+        space: command::Space::User,
+        key: "k".to_owned(),
+        value: Bytes::from(vec![5; length]),
+        expect: Expect::Any,
+        lease: None,
+    }));
     let voters = vec![MemberId(1), MemberId(2), MemberId(3)];
-    Snapshot { index, term: 1, voters, data: Bytes::from(vec![5; 3000]) }
+    State { index, term: 1, voters, keys }
 }
 
 /// What a crash does to the bytes of a segment.
@@ -288,7 +302,7 @@ fn snapshots_let_the_log_go_and_a_damaged_one_is_refused() {
     for index in 1..=100 {
         fixture.persist(&opened, vote(1, index - 1), vec![entry(index, 1, 3000)]);
         if index % 30 == 0 {
-            opened.log.save_snapshot(snapshot(index));
+            opened.log.save_snapshot(state(index, 3000));
             wait_for(&opened.events, &Event::SnapshotSaved { index });
             opened.log.compact(index);
         }
@@ -364,7 +378,7 @@ fn a_crash_between_a_snapshot_and_its_record_loses_nothing() {
     // The log of another fixture lends a snapshot file that this log knows nothing about.
     let mut lender = Fixture::new("between-lender");
     let opened = lender.open();
-    opened.log.save_snapshot(snapshot(500));
+    opened.log.save_snapshot(state(500, 3000));
     wait_for(&opened.events, &Event::SnapshotSaved { index: 500 });
     opened.log.close();
     let name = "snapshot-00000000000000000500";
@@ -402,7 +416,7 @@ fn a_full_disk_is_told_and_votes_still_fit() {
     fixture.persist(&opened, vote(9, index), Vec::new());
     // A snapshot lets the log go; the space is back.
     for index in [index - 1, index] {
-        opened.log.save_snapshot(snapshot(index));
+        opened.log.save_snapshot(state(index, 3000));
         wait_for(&opened.events, &Event::SnapshotSaved { index });
     }
     opened.log.compact(index);
@@ -486,8 +500,7 @@ fn a_disk_that_others_fill_is_waited_for() {
         }
         // A vote still fits; a snapshot larger than what is left waits until there is space.
         fixture.persist(&opened, vote(7, index), Vec::new());
-        let data = Bytes::from(vec![5; 100 << 10]);
-        opened.log.save_snapshot(Snapshot { data, ..snapshot(index) });
+        opened.log.save_snapshot(state(index, 100 << 10));
         fs::remove_file(&ballast).unwrap();
         drop(file);
         let mut awaited = vec![Event::Space(Space::Free), Event::SnapshotSaved { index }];

@@ -6,17 +6,20 @@
 
 mod clients;
 mod disk;
+mod holders;
 mod host;
 mod invariants;
 mod nemesis;
 mod network;
 mod steps;
+mod watchers;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use evenkeel_consensus::answer::Answer;
+use evenkeel_consensus::log::Snapshot;
 use evenkeel_consensus::replica::Replica;
 use evenkeel_consensus::settings::{Defect, Limits, MemberId, Settings, StateLimits};
 use evenkeel_model::random::Rng;
@@ -25,10 +28,12 @@ use evenkeel_model::time::Timestamp;
 use crate::failure::Failure;
 use crate::transcript::Transcript;
 use clients::{Client, Finished, Request};
+use holders::Holder;
 use host::Host;
 use invariants::Invariants;
 use nemesis::Habits;
 use network::Network;
+use watchers::Watcher;
 
 /// The name of this world on the command line.
 pub const NAME: &str = "consensus";
@@ -44,6 +49,12 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// How many clients there are.
 const CLIENTS: usize = 5;
+
+/// How many clients want a lease and one key.
+const HOLDERS: usize = 3;
+
+/// How many watch.
+const WATCHERS: usize = 2;
 
 /// What may differ between runs of the same seed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,6 +84,10 @@ pub struct Report {
     pub lost_disks: usize,
     /// How many snapshots leaders sent to followers.
     pub snapshots: usize,
+    /// How many changes watchers were told.
+    pub watched: usize,
+    /// How many times somebody got the key that all want.
+    pub holds: usize,
 }
 
 /// Runs a seed; once more, in words, if it fails.
@@ -125,6 +140,11 @@ enum Happening {
         host: usize,
         life: u64,
     },
+    SnapshotEncoded {
+        host: usize,
+        life: u64,
+        snapshot: Snapshot,
+    },
     /// The host may crash, now that the step after a write is over.
     Doom {
         host: usize,
@@ -154,6 +174,10 @@ enum Happening {
         attempt: u64,
         answer: Option<Answer>,
     },
+    /// Somebody asks what has changed.
+    Watch {
+        watcher: usize,
+    },
     /// Something breaks.
     Break,
     /// Every fault ends.
@@ -172,6 +196,9 @@ struct World {
     network: Network,
     habits: Habits,
     clients: Vec<Client>,
+    /// They are numbered behind the clients.
+    holders: Vec<Holder>,
+    watchers: Vec<Watcher>,
     /// Whether the storm is over.
     healed: bool,
     /// Whether clients begin nothing new.
@@ -180,6 +207,7 @@ struct World {
     crashes: usize,
     lost_disks: usize,
     snapshots: usize,
+    holds: usize,
     transcript: Transcript,
 }
 
@@ -218,7 +246,11 @@ impl World {
         let habits = Habits::new(seed, &mut rng);
         let voters: Vec<MemberId> = (1..).map(MemberId).take(count).collect();
         let limits = Limits {
-            state: StateLimits { idempotency_max: 8192, ..StateLimits::STANDARD },
+            state: StateLimits {
+                idempotency_max: 8192,
+                history_changes_max: if rng.chance(1, 2) { 20 } else { 5000 },
+                ..StateLimits::STANDARD
+            },
             compact_entries: if rng.chance(1, 2) { 2 + rng.below(20) } else { 200 },
             tail_entries: rng.below(10),
             ..Limits::STANDARD
@@ -250,12 +282,15 @@ impl World {
             network,
             habits,
             clients: (0..CLIENTS).map(|number| Client::new(number, count)).collect(),
+            holders: (0..HOLDERS).map(|number| Holder::new(number, count)).collect(),
+            watchers: (0..WATCHERS).map(|_| Watcher::default()).collect(),
             healed: false,
             closed: false,
             invariants: Invariants::default(),
             crashes: 0,
             lost_disks: 0,
             snapshots: 0,
+            holds: 0,
             transcript,
         }
     }
@@ -279,8 +314,11 @@ impl World {
         for host in 0..self.hosts.len() {
             self.restart(host)?;
         }
-        for client in 0..self.clients.len() {
+        for client in 0..self.clients.len() + self.holders.len() {
             self.after(Duration::ZERO, Happening::Send { client });
+        }
+        for watcher in 0..self.watchers.len() {
+            self.after(Duration::ZERO, Happening::Watch { watcher });
         }
         self.after(Duration::from_millis(300), Happening::Break);
         self.after(STORM, Happening::Heal);
@@ -359,6 +397,7 @@ impl World {
             client.hang_up(now);
             finished.append(&mut client.finished);
         }
+        let watched = self.check_watchers()?;
         invariants::judge(&finished, &self.replicas())?;
         let acknowledged = finished
             .iter()
@@ -372,7 +411,21 @@ impl World {
             crashes: self.crashes,
             lost_disks: self.lost_disks,
             snapshots: self.snapshots,
+            watched,
+            holds: self.holds,
         })
+    }
+
+    /// Checks that everybody who watches knows what there is; returns how much they were told.
+    fn check_watchers(&mut self) -> Result<usize, String> {
+        let state = self.replicas().first().map(|(_, replica)| replica.keys().clone());
+        let Some(state) = state else { return Err("no member is up".to_owned()) };
+        let mut told = 0;
+        for watcher in &mut self.watchers {
+            watcher.check(&state)?;
+            told += watcher.told;
+        }
+        Ok(told)
     }
 
     fn replicas(&self) -> Vec<(MemberId, &Replica)> {

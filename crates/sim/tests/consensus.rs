@@ -9,11 +9,14 @@ use evenkeel_sim::seeds;
 /// Runs seeds; `cargo test` runs the ranges of several tests side by side.
 fn check_correct(seeds: Range<u64>) {
     let (mut crashes, mut lost_disks, mut terms, mut snapshots) = (0, 0, 0, 0);
+    let (mut watched, mut holds) = (0, 0);
     for seed in seeds {
         match run(seed, Options::default()) {
             Ok(report) => {
                 crashes += report.crashes;
                 lost_disks += report.lost_disks;
+                watched += report.watched;
+                holds += report.holds;
                 terms += report.terms;
                 snapshots += report.snapshots;
             }
@@ -23,6 +26,7 @@ fn check_correct(seeds: Range<u64>) {
     // A storm in which nothing happens proves nothing.
     assert!(crashes > 500 && terms > 400 && snapshots > 30, "{crashes} {terms} {snapshots}");
     assert!(lost_disks > 20, "{lost_disks}");
+    assert!(watched > 20_000 && holds > 200, "{watched} {holds}");
 }
 
 /// Checks that a seed finds a defect, by what it breaks: one of `broken`.
@@ -92,6 +96,16 @@ fn entries_that_are_not_persisted_are_found() {
 #[test]
 fn a_vote_without_memory_is_found() {
     check_found(Defect::VotesWhileRejoining, 0..500, &["without entry", "another entry"]);
+}
+
+#[test]
+fn a_lease_that_an_election_ends_is_found() {
+    check_found(Defect::LeasesNotExtended, 0..200, &["too early"]);
+}
+
+#[test]
+fn a_lease_kept_alive_without_a_quorum_is_found() {
+    check_found(Defect::KeepAliveWithoutQuorum, 0..500, &["both hold the key", "too early"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::answer::Answer;
 use crate::cache::Position;
 use crate::command::{Change, Space};
 use crate::keys::KeySpace;
-use crate::log::{Entry, Snapshot, Vote};
+use crate::log::{Entry, Snapshot, State, Vote};
 use crate::settings::{Defect, Limits, MemberId};
 use crate::wire::command::decode_command;
 use crate::wire::message::encode_message;
@@ -28,6 +28,7 @@ impl Replica {
             let ready = self.raft.ready();
             self.take_ready(ready);
         }
+        self.received.clear();
         self.tell_role();
         self.answer_reads();
         self.offer_snapshot();
@@ -123,8 +124,13 @@ impl Replica {
         let number = ready.number();
         let cache = self.raft.mut_store();
         if let Some(snapshot) = received {
-            cache.reset(Position { index: snapshot.index, term: snapshot.term });
-            self.installing = Some(Installing { number, snapshot: snapshot.clone() });
+            let position = Position { index: snapshot.index, term: snapshot.term };
+            cache.reset(position);
+            let Some(place) = self.received.iter().position(|(of, _)| *of == position) else {
+                unreachable!("a snapshot is decoded when it arrives, and taken at once or never")
+            };
+            let (_, keys) = self.received.swap_remove(place);
+            self.installing = Some(Installing { number, position, keys });
         }
         cache.append(ready.entries());
         if let Some(hard_state) = ready.hs() {
@@ -152,7 +158,8 @@ impl Replica {
                 Defect::ReadyAcknowledgedEarly
                 | Defect::ReadWithoutQuorum
                 | Defect::VotesWhileRejoining
-                | Defect::LeasesNotExtended,
+                | Defect::LeasesNotExtended
+                | Defect::KeepAliveWithoutQuorum,
             )
             | None => {}
         }
@@ -177,16 +184,14 @@ impl Replica {
             self.send(held.messages);
         }
         if let Some(installed) = self.installing.take_if(|installing| installing.number <= number) {
-            self.install(&installed.snapshot);
+            self.install(installed);
             // Elections were suspended.
             self.timer.restart(now);
         }
     }
 
     /// Replaces the key space by a snapshot from the leader.
-    fn install(&mut self, snapshot: &Snapshot) {
-        let keys = KeySpace::decode(&snapshot.data, self.limits.state);
-        let Ok(keys) = keys else { unreachable!("a snapshot is decoded when it arrives") };
+    fn install(&mut self, Installing { position, keys, .. }: Installing) {
         let before = std::mem::replace(&mut self.keys, keys);
         let system = |keys: &KeySpace| -> BTreeSet<(String, u64)> {
             keys.prefix(Space::System, "")
@@ -199,12 +204,12 @@ impl Replica {
         for key in changed {
             self.actions.push_back(Action::SystemChanged { key: key.clone() });
         }
-        self.applied = Position { index: snapshot.index, term: snapshot.term };
-        self.raft.advance_apply_to(snapshot.index);
-        self.saves.index = snapshot.index;
-        self.saves.begun = snapshot.index;
+        self.applied = position;
+        self.raft.advance_apply_to(position.index);
+        self.saves.index = position.index;
+        self.saves.begun = position.index;
         self.saves.bytes_since = 0;
-        self.actions.push_back(Action::Compact { through: snapshot.index });
+        self.actions.push_back(Action::Compact { through: position.index });
     }
 
     /// Applies a committed entry, whatever it holds.
@@ -284,12 +289,26 @@ impl Replica {
         }
     }
 
-    /// Makes the snapshot that a follower needs; Raft sends it at the next heartbeat.
+    /// Has the snapshot encoded that a follower needs; Raft sends it at a heartbeat after that.
     fn offer_snapshot(&mut self) {
-        if self.raft.store().take_snapshot_wanted() {
-            let data = self.keys.encode();
-            self.raft.mut_store().offer_snapshot(self.applied, data);
+        if self.raft.store().take_snapshot_wanted() && !self.encoding {
+            self.encoding = true;
+            let state = self.state();
+            self.actions.push_back(Action::EncodeSnapshot { state });
         }
+    }
+
+    pub(super) fn snapshot_encoded(&mut self, snapshot: Snapshot) {
+        self.encoding = false;
+        if self.leads() {
+            let Snapshot { index, term, data, .. } = snapshot;
+            self.raft.mut_store().offer_snapshot(Position { index, term }, data);
+        }
+    }
+
+    fn state(&self) -> State {
+        let Position { index, term } = self.applied;
+        State { index, term, voters: self.voters.clone(), keys: self.keys.clone() }
     }
 
     /// Begins to save a snapshot if the log has grown enough since the last one.
@@ -299,13 +318,11 @@ impl Replica {
         if self.saves.under_way.is_some() || !grown || self.installing.is_some() {
             return;
         }
-        let Position { index, term } = self.applied;
-        self.saves.under_way = Some(index);
-        self.saves.begun = index;
+        self.saves.under_way = Some(self.applied.index);
+        self.saves.begun = self.applied.index;
         self.saves.bytes_since = 0;
-        let (voters, data) = (self.voters.clone(), self.keys.encode().into());
-        let snapshot = Snapshot { index, term, voters, data };
-        self.actions.push_back(Action::SaveSnapshot { snapshot });
+        let state = self.state();
+        self.actions.push_back(Action::SaveSnapshot { state });
     }
 
     /// Forgets the log that a durable snapshot holds, but for a tail.

@@ -65,6 +65,8 @@ pub(super) fn start(
         actions: actions.into_iter().collect(),
         held: VecDeque::new(),
         installing: None,
+        received: Vec::new(),
+        encoding: false,
         unfinished: snapshot.filter(|_| void),
         saves: Saves { index: base.index, begun: base.index, ..Saves::default() },
         rejoin,

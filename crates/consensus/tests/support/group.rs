@@ -139,7 +139,12 @@ impl Group {
                             );
                         }
                         Action::SystemChanged { key } => member.system_changes.push(key),
-                        Action::SaveSnapshot { snapshot } => {
+                        Action::EncodeSnapshot { state } => {
+                            let snapshot = state.snapshot();
+                            events.push((id, Event::SnapshotEncoded { snapshot }));
+                        }
+                        Action::SaveSnapshot { state } => {
+                            let snapshot = state.snapshot();
                             member.snapshot = Some(snapshot.encode());
                             events.push((id, Event::SnapshotSaved { index: snapshot.index }));
                         }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use evenkeel_consensus::log::Snapshot;
+use evenkeel_consensus::log::{Snapshot, State};
 
 use super::{Event, Events, Options, REJOINING, Space, give_up, is_full, segment, snapshot};
 
@@ -19,7 +19,9 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Chore {
     /// Save a snapshot of this member's own state.
-    SaveSnapshot(Snapshot),
+    SaveSnapshot(Box<State>),
+    /// Encode a snapshot for other members.
+    EncodeSnapshot(Box<State>),
     /// Entries up to `through` are no longer needed, as far as two snapshots hold them.
     Prune { through: u64 },
     /// The spare was taken.
@@ -158,7 +160,10 @@ impl Housekeeper {
 
     fn do_chore(&mut self, chore: Chore) {
         match chore {
-            Chore::SaveSnapshot(snapshot) => self.save(snapshot),
+            Chore::SaveSnapshot(state) => self.save(state.snapshot()),
+            Chore::EncodeSnapshot(state) => {
+                (self.events)(Event::SnapshotEncoded(Box::new(state.snapshot())));
+            }
             Chore::Prune { through } => self.prune(through),
             Chore::MakeSpare => self.make_spare(),
             Chore::EndRejoining => self.end_rejoining(),

@@ -80,7 +80,10 @@ fn a_transaction_is_done_whole_or_not_at_all() {
         assert_eq!(first["results"][0], json!({"put": {"created": true}}));
         assert_eq!(first["results"][2]["get"]["found"]["value"], "1");
         let second = transact(host, create);
-        assert_eq!((&second["succeeded"], &second["revision"]), (&json!(false), &first["revision"]));
+        assert_eq!(
+            (&second["succeeded"], &second["revision"]),
+            (&json!(false), &first["revision"])
+        );
         assert_eq!(second["results"][0]["get"]["found"]["value"], "2");
         assert_eq!(second["results"][1], json!({"delete": {"existed": false}}));
         // Both keys were created with the same revision.
@@ -93,7 +96,10 @@ fn a_transaction_is_done_whole_or_not_at_all() {
     let many: Vec<Value> = (0..129).map(|n| json!({"get": {"key": n.to_string()}})).collect();
     assert_eq!(refused(json!({"then": many})), "too-many-operations");
     let lease = json!({"put": {"key": "k", "value": "v", "lease": 999}});
-    assert_eq!(refused(json!({"then": [{"put": {"key": "other", "value": "v"}}, lease]})), "no-lease");
+    assert_eq!(
+        refused(json!({"then": [{"put": {"key": "other", "value": "v"}}, lease]})),
+        "no-lease"
+    );
     assert_eq!(system.get(0, "/v1/kv/other").status, 404);
     assert_eq!(refused(json!({"then": [{"burn": {"key": "k"}}]})), "bad-body");
     let large = "x".repeat(700 << 10);

@@ -10,6 +10,7 @@ use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::time::Timestamp;
 
 use super::clients::{ATTEMPT_MAX, Next, Request};
+use super::holders::{self, Holder};
 use super::{Happening, World};
 
 /// A message, put into words only if somebody reads them.
@@ -42,6 +43,9 @@ impl World {
                     self.arrive(host, Event::SnapshotSaved { index });
                 }
             }
+            Happening::SnapshotEncoded { host, life, snapshot } if self.lives(host, life) => {
+                self.arrive(host, Event::SnapshotEncoded { snapshot });
+            }
             Happening::Doom { host, life, voted } if self.lives(host, life) => {
                 self.maybe_crash_after_write(host, voted);
             }
@@ -54,6 +58,7 @@ impl World {
             Happening::Answer { client, attempt, answer } => {
                 self.answer(client, attempt, answer)?;
             }
+            Happening::Watch { watcher } => self.watch(watcher)?,
             Happening::Break => self.break_something(),
             Happening::Heal => self.heal()?,
             // What a process waited for that has crashed since.
@@ -62,6 +67,7 @@ impl World {
             | Happening::Wake { .. }
             | Happening::Written { .. }
             | Happening::Doom { .. }
+            | Happening::SnapshotEncoded { .. }
             | Happening::SnapshotSaved { .. } => {}
         }
         Ok(())
@@ -177,7 +183,13 @@ impl World {
                 self.hosts[host].disk.rejoined();
                 self.transcript.line(self.now, format_args!("m{} holds all again", host + 1));
             }
-            Action::SaveSnapshot { snapshot } => {
+            Action::EncodeSnapshot { state } => {
+                let snapshot = state.snapshot();
+                let delay = Duration::from_micros(self.rng.below(20_000));
+                self.after(delay, Happening::SnapshotEncoded { host, life, snapshot });
+            }
+            Action::SaveSnapshot { state } => {
+                let snapshot = state.snapshot();
                 let duration = self.hosts[host].disk.begin_save(snapshot, &mut self.rng);
                 self.after(duration, Happening::SnapshotSaved { host, life });
             }
@@ -231,16 +243,40 @@ impl World {
 
     /// Lets a client send its request, or a new one.
     fn send(&mut self, client: usize) {
-        if self.closed && self.clients[client].is_idle() {
-            return;
-        }
-        let (host, request) = self.clients[client].send(self.now, &mut self.rng);
-        let attempt = self.clients[client].attempt;
+        let now = self.now;
+        let (host, request, attempt) = if let Some(holder) = self.holder(client) {
+            let (host, request) = holder.send(now);
+            (host, request, holder.attempt)
+        } else {
+            let asker = &mut self.clients[client];
+            if self.closed && asker.is_idle() {
+                return;
+            }
+            let (host, request) = asker.send(now, &mut self.rng);
+            (host, request, asker.attempt)
+        };
         self.after(ATTEMPT_MAX, Happening::Answer { client, attempt, answer: None });
         let delay = self.network.delay(&mut self.rng);
         if !self.loses_request() {
             self.after(delay, Happening::Request { host, client, attempt, request });
         }
+    }
+
+    /// Returns the holder behind a client's number.
+    fn holder(&mut self, client: usize) -> Option<&mut Holder> {
+        let number = client.checked_sub(self.clients.len())?;
+        self.holders.get_mut(number)
+    }
+
+    /// Lets somebody who watches ask a member that is up.
+    fn watch(&mut self, watcher: usize) -> Result<(), String> {
+        let wait = Duration::from_millis(5 + self.rng.below(60));
+        if !self.closed {
+            self.after(wait, Happening::Watch { watcher });
+        }
+        let (host, limit) = (self.rng.index(self.hosts.len()), 1 + self.rng.index(20));
+        let Some(process) = &self.hosts[host].process else { return Ok(()) };
+        self.watchers[watcher].ask(process.replica.keys(), limit)
     }
 
     fn loses_request(&mut self) -> bool {
@@ -289,7 +325,20 @@ impl World {
         attempt: u64,
         answer: Option<Answer>,
     ) -> Result<(), String> {
-        match self.clients[client].answered(attempt, answer, self.now, &mut self.rng) {
+        let next = if let Some(number) = client.checked_sub(self.clients.len()) {
+            let tokens = |world: &Self| world.holders.get(number)?.hold.map(|hold| hold.token);
+            let before = tokens(self);
+            let holder = &mut self.holders[number];
+            let next = holder.answered(attempt, answer, self.now, &mut self.rng);
+            self.holds += usize::from(tokens(self) != before);
+            holders::check(&self.holders)?;
+            next
+        } else {
+            self.clients[client].answered(attempt, answer, self.now, &mut self.rng)
+        };
+        match next {
+            // Nobody begins anything new.
+            Next::Wait(_) if self.closed && client >= self.clients.len() => {}
             Next::Wait(delay) => self.after(delay, Happening::Send { client }),
             Next::Ignore => {}
             Next::Complain(complaint) => return Err(complaint),

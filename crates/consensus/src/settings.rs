@@ -116,19 +116,16 @@ pub enum Defect {
     VotesWhileRejoining,
     /// A new leader takes every lease for run out.
     LeasesNotExtended,
-    /// A leader keeps leases alive without asking a quorum whether it still leads.
-    KeepAliveWithoutQuorum,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::VoteNotPersisted,
         Self::ReadyAcknowledgedEarly,
         Self::ReadWithoutQuorum,
         Self::EntriesNotPersisted,
         Self::VotesWhileRejoining,
         Self::LeasesNotExtended,
-        Self::KeepAliveWithoutQuorum,
     ];
 }

@@ -17,7 +17,7 @@ const USAGE: &str =
   --hosts    how many members or hosts (default: drawn from the seed)
   --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
              ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted,
-             VotesWhileRejoining, LeasesNotExtended, KeepAliveWithoutQuorum; in the control world PlanNumberIgnored, LeasesNotExtended
+             VotesWhileRejoining, LeasesNotExtended; in the control world PlanNumberIgnored, LeasesNotExtended
 
 Exit status: 0 no seed failed, 1 a seed failed, 2 bad usage.
 ";

@@ -158,8 +158,7 @@ impl Replica {
                 Defect::ReadyAcknowledgedEarly
                 | Defect::ReadWithoutQuorum
                 | Defect::VotesWhileRejoining
-                | Defect::LeasesNotExtended
-                | Defect::KeepAliveWithoutQuorum,
+                | Defect::LeasesNotExtended,
             )
             | None => {}
         }

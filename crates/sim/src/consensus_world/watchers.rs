@@ -19,16 +19,21 @@ impl Watcher {
     /// Asks a member for at most `limit` changes, unless a revision has more.
     pub(super) fn ask(&mut self, state: &KeySpace, limit: usize) -> Result<(), String> {
         let query = Query::Changes { prefix: String::new(), after: self.since, limit };
-        match state.query(&query) {
-            Answer::Changes { changes, through } => self.take(changes, through),
-            // The member is behind what another one has told.
-            Answer::Future { .. } => Ok(()),
-            Answer::Compacted { oldest } if oldest > self.since => {
-                self.read_all(state);
-                Ok(())
-            }
-            answer => Err(format!("a watcher behind {} was answered {answer:?}", self.since)),
+        let answer = state.query(&query);
+        if let Answer::Changes { changes, through } = answer {
+            return self.take(changes, through);
         }
+        // The member is behind what another one has told.
+        if let Answer::Future { .. } = answer {
+            return Ok(());
+        }
+        if let Answer::Compacted { oldest } = answer
+            && oldest > self.since
+        {
+            self.read_all(state);
+            return Ok(());
+        }
+        Err(format!("a watcher behind {} was answered {answer:?}", self.since))
     }
 
     /// Begins again from all the keys, as one must whose place was forgotten.

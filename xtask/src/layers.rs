@@ -42,6 +42,7 @@ pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
     ("sim", Layer::Simulation, &[]),
     ("telemetry", Layer::Telemetry, &[]),
     ("chaos", Layer::Shell, &[]),
+    ("client", Layer::Shell, &[]),
     ("coordinator", Layer::Shell, &[]),
     ("gateway", Layer::Shell, &[]),
     ("lab", Layer::Shell, &[]),

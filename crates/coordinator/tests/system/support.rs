@@ -169,6 +169,11 @@ impl System {
         &self.hosts[number].running.as_ref().unwrap().coordinator
     }
 
+    /// Returns where clients find a host.
+    pub(crate) fn url(&self, number: usize) -> String {
+        format!("http://{}", self.hosts[number].api)
+    }
+
     /// Waits for what a coordinator is asked to do.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)

@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and which command carries it out.
 
+pub(crate) mod kv;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -76,6 +78,19 @@ enum Command {
         time: then this is what the host knows by itself."
     )]
     Status(StatusArguments),
+    /// Read, write and watch keys of the key-value store
+    #[command(after_help = "evenkeel kv put greeting hello\n\
+        evenkeel kv get greeting\n\
+        evenkeel kv put greeting hi --if-revision 17\n\
+        evenkeel kv list app/\n\
+        evenkeel kv watch --prefix app/\n\
+        evenkeel kv lease grant 30s\n\
+        evenkeel kv put alive yes --lease 1\n\n\
+        Keys have at most 512 bytes, values at most 1 MiB. Changes are sent again until\n\
+        a host answers, and made once.\n\
+        Exit codes: 0 done · 1 failed: no such key, not as expected, or outcome unknown\n\
+        · 2 bad usage · 4 no quorum, nothing was changed")]
+    Kv(kv::KvArguments),
     /// Stop this host's node and everything that it started
     Down {
         /// The host's data folder
@@ -192,6 +207,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Schema => commands::explain::schema(),
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
+        Command::Kv(arguments) => commands::kv::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
         Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),

@@ -6,6 +6,7 @@ pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod init;
 mod input;
+pub(crate) mod kv;
 mod local;
 pub(crate) mod node;
 mod packages;

@@ -29,6 +29,11 @@ impl Failure {
         Self::from(anyhow::Error::msg(text))
     }
 
+    /// Says that no quorum of voters was there, so that nothing was changed.
+    pub(crate) fn no_quorum(error: impl Into<anyhow::Error>) -> Self {
+        Self { error: Some(error.into()), help: None, code: exit::NO_QUORUM }
+    }
+
     /// Says nothing more: what is wrong with the file was shown.
     pub(crate) const fn shown() -> Self {
         Self { error: None, help: None, code: exit::BAD_INPUT }

@@ -14,6 +14,15 @@ pub(crate) fn result(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{text}").context("write to standard output")
 }
 
+/// Prints a result as it is.
+///
+/// # Errors
+/// When standard output can't be written.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).context("write to standard output")
+}
+
 /// Says something that is not the result.
 pub(crate) fn say(text: &str) {
     // With standard error gone there is nobody to tell.

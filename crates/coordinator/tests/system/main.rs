@@ -7,5 +7,6 @@ mod client;
 mod events;
 mod failures;
 mod leases;
+mod openapi;
 mod support;
 mod watch;

@@ -94,11 +94,12 @@ impl System {
         let mut hosts = Vec::new();
         for number in 0..voters + clients {
             // An address of its own, so that its ports stay free while it is down.
+            // Each number of it has its bound, however many systems one run has.
             let address = format!(
                 "127.{}.{}.{}:0",
-                pid >> 8 & 0x7f | 1,
+                1 + (pid >> 8 & 0x3f) + 64 * (count / 30 % 3),
                 pid & 0xff,
-                count * 8 + u32::try_from(number).unwrap() + 1
+                count % 30 * 8 + u32::try_from(number).unwrap() + 1
             );
             let (peer, api) = (listen(&address), listen(&address));
             hosts.push(Host {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::keys::{
@@ -54,6 +54,12 @@ impl Names {
     fn next(&self) -> String {
         format!("{}-{}", self.prefix, self.count.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// What is read of a node's status.
+#[derive(Deserialize)]
+struct Status {
+    system: String,
 }
 
 #[derive(Serialize)]
@@ -249,6 +255,20 @@ impl Client {
     pub async fn compact(&self, through: u64) -> Result<(), Error> {
         let request = self.change_with(Target::new("/v1/compact"), &Compact { through }, None)?;
         self.send_change(&request, |_| Ok(())).await
+    }
+
+    /// Returns the name of the system, if a whole node answers.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn system(&self) -> Result<Option<String>, Error> {
+        let target = Target::new("/v1/status").flag("local", true);
+        let response = self.ask(Method::GET, target).await?;
+        if response.status == 404 {
+            return Ok(None);
+        }
+        let Status { system } = accept(response)?.json()?;
+        Ok(Some(system))
     }
 
     /// Begins to watch what changes after a revision, or from now on. Once this returns, no

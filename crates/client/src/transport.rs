@@ -116,6 +116,9 @@ impl Transport {
         }
         let authorities = urls.iter().map(|url| target::parse_url(url));
         let authorities = authorities.collect::<Result<_, _>>()?;
+        // A connection that can't be made is known to carry nothing, unless the time runs out on it.
+        let connect_max = options.connect_max.min(options.request_max / 2);
+        let options = Options { connect_max, ..options };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(options.connect_max));
@@ -158,7 +161,7 @@ impl Transport {
                 Next::Again(pause) => pause,
             };
             self.move_on(place);
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + pause + self.options.connect_max >= deadline {
                 return Err(effort.give_up());
             }
             sleep(pause).await;

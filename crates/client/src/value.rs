@@ -42,10 +42,21 @@ impl KeyWire {
     }
 }
 
+/// Writes a value. Text that JSON would blow up is written like any other bytes: a request of
+/// values that are short enough must not become too long.
 pub(crate) fn encode(value: &[u8]) -> (String, Encoding) {
+    let in_json: usize = value.iter().map(|byte| length_in_json(*byte)).sum();
     match std::str::from_utf8(value) {
-        Ok(text) => (text.to_owned(), Encoding::Utf8),
-        Err(_) => (STANDARD.encode(value), Encoding::Base64),
+        Ok(text) if in_json / 4 <= value.len() / 3 => (text.to_owned(), Encoding::Utf8),
+        Ok(_) | Err(_) => (STANDARD.encode(value), Encoding::Base64),
+    }
+}
+
+const fn length_in_json(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f => 6,
+        _ => 1,
     }
 }
 
@@ -66,6 +77,8 @@ mod tests {
             let (text, encoding) = encode(value);
             assert_eq!(decode(text, encoding).unwrap(), value);
         }
+        assert_eq!(encode(b"say \"a\"\n").1, Encoding::Utf8);
+        assert_eq!(encode(&[1; 100]).1, Encoding::Base64);
         assert!(decode("~".to_owned(), Encoding::Base64).is_err());
     }
 }

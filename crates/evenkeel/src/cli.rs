@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which command carries it out.
 
 pub(crate) mod kv;
+pub(crate) mod snapshot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,6 +92,8 @@ enum Command {
         Exit codes: 0 done · 1 failed: no such key, not as expected, or outcome unknown\n\
         · 2 bad usage · 4 no quorum, nothing was changed")]
     Kv(kv::KvArguments),
+    /// Save every key in a file, or restore them from one
+    Snapshot(snapshot::SnapshotArguments),
     /// Stop this host's node and everything that it started
     Down {
         /// The host's data folder
@@ -208,6 +211,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
         Command::Kv(arguments) => commands::kv::run(&arguments),
+        Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
         Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),

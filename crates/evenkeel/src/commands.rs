@@ -10,6 +10,7 @@ pub(crate) mod kv;
 mod local;
 pub(crate) mod node;
 mod packages;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 
 /// Where a host keeps its data unless told otherwise.

@@ -257,6 +257,16 @@ fn a_misuse_ends_with_exit_code_2() {
         "node",
         "node --system evenkeel.toml",
         "shim",
+        "kv",
+        "kv get",
+        "kv put k",
+        "kv put k v --if-absent --if-revision 7",
+        "kv put k @nowhere",
+        "kv watch k --prefix p",
+        "kv lease grant 30",
+        "kv list --limit 0",
+        "kv get k --url 127.0.0.1:7402",
+        "kv get k --url https://127.0.0.1:7402",
     ];
     for line in misuses {
         let output = folder.run(line);
@@ -264,7 +274,9 @@ fn a_misuse_ends_with_exit_code_2() {
         assert_eq!(text(&output.stdout), "", "evenkeel {line}");
         assert!(!output.stderr.is_empty(), "evenkeel {line}");
     }
-    for line in ["--help", "help", "help demo", "status --help", "--version"] {
+    for line in
+        ["--help", "help", "help demo", "status --help", "kv --help", "kv put -h", "--version"]
+    {
         let output = folder.run(line);
         assert_eq!(output.status.code(), Some(0), "evenkeel {line}");
         assert_eq!(text(&output.stderr), "", "evenkeel {line}");
@@ -363,6 +375,19 @@ fn a_report_that_cannot_be_written_is_refused_at_once() {
             error: can't write into the report's folder `taken/report`: not a directory
             help: give another folder with --report
             exit 2
+        "]],
+    );
+}
+
+#[test]
+fn a_host_that_is_not_there_is_named() {
+    let folder = Folder::new("nobody");
+    folder.check(
+        "kv put k v --url http://127.0.0.1:1 --timeout 2s",
+        &expect![[r"
+            error: no host answers: 127.0.0.1:1: connection refused
+            help: give a host that runs with --url or EVENKEEL_URL, such as http://10.0.1.11:7401
+            exit 1
         "]],
     );
 }

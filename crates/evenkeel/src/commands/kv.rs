@@ -2,7 +2,7 @@
 
 mod keys;
 mod leases;
-mod text;
+pub(super) mod text;
 mod transactions;
 mod watch;
 

@@ -11,6 +11,7 @@ mod disk;
 mod drill;
 mod http;
 mod keys;
+mod kv;
 mod processes;
 mod refusals;
 mod rig;
@@ -42,6 +43,9 @@ const GROUPS: [Group; 5] = [
         cases: &[
             ("taken-port", processes::a_taken_port_is_replaced),
             ("any-host", keys::any_host_answers_for_any_key),
+            ("kv-command", kv::keys_are_read_and_written_by_command),
+            ("snapshot", kv::a_store_is_saved_and_restored),
+            ("kv-watch", kv::a_watch_outlives_the_node_that_it_asks),
             ("large-bodies", keys::large_bodies_are_refused),
             ("status-codes", status::exit_codes_tell_how_it_is),
             ("node-killed", processes::a_killed_node_disturbs_nobody),

@@ -62,7 +62,7 @@ fn escaped(letter: char) -> String {
 }
 
 /// Returns a value as it stands in JSON, and how.
-pub(super) fn json_value(value: &[u8]) -> (String, &'static str) {
+pub(in crate::commands) fn json_value(value: &[u8]) -> (String, &'static str) {
     match std::str::from_utf8(value) {
         Ok(text) => (text.to_owned(), "utf8"),
         Err(_) => (STANDARD.encode(value), "base64"),

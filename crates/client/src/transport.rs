@@ -32,9 +32,12 @@ const URLS_MAX: usize = 64;
 pub struct Options {
     /// Longest wait for a connection to one host.
     pub connect_max: Duration,
-    /// Longest wait for the answer of one host, before another one is asked. It grows with each
-    /// host that stays silent.
-    pub attempt_max: Duration,
+    /// Longest wait for one host to answer a question, before another one is asked. It grows with
+    /// each host that stays silent.
+    pub question_max: Duration,
+    /// The same for a change. A host itself waits up to 3 s for a leader, and then says that
+    /// nothing was changed: whoever does not hear that out is left in doubt.
+    pub change_max: Duration,
     /// Longest wait for a request, over all hosts.
     pub request_max: Duration,
 }
@@ -43,7 +46,8 @@ impl Options {
     /// Limits that outlast an election.
     pub const STANDARD: Self = Self {
         connect_max: Duration::from_millis(500),
-        attempt_max: Duration::from_millis(1500),
+        question_max: Duration::from_millis(1500),
+        change_max: Duration::from_millis(3500),
         request_max: Duration::from_secs(8),
     };
 }
@@ -150,10 +154,12 @@ impl Transport {
     /// Asks host after host until one answers, or time is up.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, Error> {
         let deadline = Instant::now() + self.options.request_max;
+        let Options { question_max, change_max, .. } = self.options;
+        let first = if request.changes { change_max } else { question_max };
         let mut effort = Effort::new(request.changes, self.hosts());
         loop {
             let place = self.preferred();
-            let patience = effort.patience(self.options.attempt_max);
+            let patience = effort.patience(first);
             let tried = self.send_once(place, request, deadline.min(Instant::now() + patience));
             let pause = match effort.judge(tried.await) {
                 Next::Done(response) => return Ok(response),

@@ -244,7 +244,7 @@ impl Watch {
 
     async fn open(&mut self) -> Result<Stream, Failed> {
         let request = self.wanted.request(self.revision).map_err(Failed::Ended)?;
-        let until = Instant::now() + self.transport.options.attempt_max.max(OPEN_MAX);
+        let until = Instant::now() + self.transport.options.question_max.max(OPEN_MAX);
         let opened = self.transport.open(self.place, &request, until).await;
         let (head, body) = opened.map_err(refused)?;
         if !is_stream(&head) {

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::response::{Refusal, Reply};
 use super::target::{self, Parameters};
 use super::value::{self, Encoding, KeyBody};
-use super::{Api, read_json};
+use super::{Api, VALUE_MAX, read_json};
+use crate::failure::Failure;
 
 /// The body of a request.
 #[derive(Deserialize)]
@@ -112,6 +113,10 @@ pub(super) async fn transact(State(api): State<Arc<Api>>, request: Request) -> R
         let (head, body) = request.into_parts();
         let _permit = api.admit()?;
         let transaction = transaction(read_json(body).await?)?;
+        // What is too long to be forwarded would find no leader.
+        if bytes(&transaction) > VALUE_MAX {
+            return Err(Refusal::from(Failure::TooLarge));
+        }
         let read = [&transaction.success, &transaction.failure].map(|list| keys_of(list));
         let answer = api.change(Change::Transaction(transaction), &head.headers).await?;
         let Answer::Transacted { succeeded, results, revision, replayed } = answer else {
@@ -172,6 +177,20 @@ fn operation(body: OperationBody) -> Result<Operation, Refusal> {
         }
         OperationBody::Get(KeyOnly { key }) => Operation::Get { key: target::check_key(key)? },
     })
+}
+
+/// Returns how many bytes of values a transaction sets and compares.
+fn bytes(transaction: &Transaction) -> usize {
+    let compared = transaction.compare.iter().map(|compare| match &compare.operand {
+        Operand::Value(value) => value.len(),
+        Operand::Revision(_) | Operand::Created(_) | Operand::Version(_) | Operand::Lease(_) => 0,
+    });
+    let operations = transaction.success.iter().chain(&transaction.failure);
+    let set = operations.map(|operation| match operation {
+        Operation::Put { value, .. } => value.len(),
+        Operation::Delete { .. } | Operation::Get { .. } => 0,
+    });
+    compared.chain(set).sum()
 }
 
 fn keys_of(operations: &[Operation]) -> Vec<String> {

@@ -104,7 +104,11 @@ fn a_transaction_is_done_whole_or_not_at_all() {
     assert_eq!(refused(json!({"then": [{"burn": {"key": "k"}}]})), "bad-body");
     let large = "x".repeat(700 << 10);
     let put = |key: &str| json!({"put": {"key": key, "value": large}});
-    assert_eq!(refused(json!({"then": [put("a"), put("b")]})), "too-large");
+    let body = json!({"then": [put("a"), put("b")]}).to_string();
+    // Also where it would have to be forwarded.
+    for host in 0..4 {
+        assert_eq!(system.post(host, "/v1/txn", &body).code(), "too-large");
+    }
 }
 
 #[test]

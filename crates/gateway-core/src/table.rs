@@ -93,7 +93,8 @@ impl Route {
             host: None,
             path: "/".to_owned(),
             to: UpstreamId::KeyValue,
-            body_max: 1 << 20,
+            // A transaction in JSON: values of 1 MiB, escaped or in base64.
+            body_max: 4 << 20,
             timeout: Duration::from_secs(5),
             tries_max: 3,
         }

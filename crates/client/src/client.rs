@@ -177,7 +177,8 @@ impl Client {
         }
     }
 
-    /// Makes a transaction, under this idempotency key or a random one.
+    /// Makes a transaction, under this idempotency key or a random one. One that changes nothing
+    /// needs none, and so always has results.
     ///
     /// # Errors
     /// When it was not made, or when that is not known. That its comparisons do not hold is none.
@@ -187,7 +188,13 @@ impl Client {
         idempotency_key: Option<&str>,
     ) -> Result<Transacted, Error> {
         let target = Target::new("/v1/txn");
-        let request = self.change_with(target, &transaction.to_wire(), idempotency_key)?;
+        let wire = transaction.to_wire();
+        if transaction.only_reads() && idempotency_key.is_none() {
+            let request = with_json(Request::question(Method::POST, target.into_text()), &wire)?;
+            let response = accept(self.transport.send(&request).await?)?;
+            return response.json::<TransactedWire>()?.read(response.replayed);
+        }
+        let request = self.change_with(target, &wire, idempotency_key)?;
         self.send_change(&request, |response| {
             response.json::<TransactedWire>()?.read(response.replayed)
         })
@@ -295,10 +302,7 @@ impl Client {
         body: &impl Serialize,
         name: Option<&str>,
     ) -> Result<Request, Error> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| Error::bad_request(error.to_string()))?;
-        let request = self.change(Method::POST, target, name)?;
-        Ok(request.header(CONTENT_TYPE, "application/json")?.body(body.into()))
+        with_json(self.change(Method::POST, target, name)?, body)
     }
 
     async fn send_change<T>(
@@ -318,6 +322,11 @@ fn key_target(key: &str) -> Result<Target, Error> {
         return Err(Error::bad_request("the key is empty"));
     }
     Ok(Target::key(key))
+}
+
+fn with_json(request: Request, body: &impl Serialize) -> Result<Request, Error> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::bad_request(error.to_string()))?;
+    Ok(request.header(CONTENT_TYPE, "application/json")?.body(body.into()))
 }
 
 fn expect(request: Request, expect: Expect) -> Result<Request, Error> {

@@ -95,7 +95,8 @@ pub struct Transacted {
     pub succeeded: bool,
     /// The revision of the store since.
     pub revision: u64,
-    /// What each operation of the list that was done came to; empty when `replayed`.
+    /// What each operation of the list that was done came to; empty when `replayed`, as the store
+    /// does not remember it.
     pub results: Vec<OperationResult>,
     /// Whether an earlier try of the same idempotency key had done it.
     pub replayed: bool,
@@ -213,6 +214,12 @@ impl Transaction {
             success: operations(wire.then)?,
             failure: operations(wire.otherwise)?,
         })
+    }
+
+    /// Returns whether neither list changes anything.
+    pub(crate) fn only_reads(&self) -> bool {
+        let mut operations = self.success.iter().chain(&self.failure);
+        operations.all(|operation| matches!(operation, Operation::Get { .. }))
     }
 
     pub(crate) fn to_wire(&self) -> TransactionWire {

@@ -233,7 +233,9 @@ fn a_watch_of_what_is_forgotten_says_so() {
 #[test]
 fn without_a_quorum_nothing_was_changed_and_old_answers_are_given() {
     let mut system = System::start(3, 1);
-    let (client, fresh) = (client(&system, &[3, 0, 1, 2]), client(&system, &[0, 1, 2, 3]));
+    let options = Options { request_max: Duration::from_secs(5), ..Options::STANDARD };
+    let client = |hosts: [usize; 4]| Client::new(hosts.map(|host| system.url(host)), options);
+    let (client, fresh) = (client([3, 0, 1, 2]).unwrap(), client([0, 1, 2, 3]).unwrap());
     let any = PutOptions::default();
     system.block_on(client.put("k", "v", &any)).unwrap();
     let survivor = system.leader();

@@ -80,7 +80,8 @@ enum Command {
     )]
     Status(StatusArguments),
     /// Read, write and watch keys of the key-value store
-    #[command(after_help = "evenkeel kv put greeting hello\n\
+    #[command(after_help = "Examples:\n\
+        evenkeel kv put greeting hello\n\
         evenkeel kv get greeting\n\
         evenkeel kv put greeting hi --if-revision 17\n\
         evenkeel kv list app/\n\

@@ -23,16 +23,16 @@ pub(crate) struct KvArguments {
 /// Whom to ask, and how to answer.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionArguments {
-    /// A host's address; several times to go on when one fails. EVENKEEL_URL
-    /// holds more than one with commas between [default:
-    /// http://127.0.0.1:7402]
-    #[arg(long, value_name = "URL", global = true, verbatim_doc_comment)]
+    /// A host's address; several times to go on when one fails. EVENKEEL_URL holds more than one
+    /// with commas between [default: http://127.0.0.1:7402]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Connection")]
     pub(crate) url: Vec<String>,
     /// Longest wait for an answer
-    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "8s", global = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "8s")]
+    #[arg(global = true, help_heading = "Connection")]
     pub(crate) timeout: Duration,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
 }
 

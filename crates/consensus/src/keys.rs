@@ -136,7 +136,7 @@ impl KeySpace {
             Query::Range { space, prefix, after, limit, at } => {
                 let after = after.as_deref();
                 match *at {
-                    None => self.range(*space, prefix, after, *limit),
+                    None => page(self.keys(*space), prefix, after, *limit, self.revision),
                     Some(at) => self.range_at(*space, prefix, after, *limit, at),
                 }
             }
@@ -145,21 +145,6 @@ impl KeySpace {
             // Only who leads can keep a lease alive.
             Query::KeepAlive { .. } => Answer::NotLeader { leader: None },
         }
-    }
-
-    fn range(&self, space: Space, prefix: &str, after: Option<&str>, limit: usize) -> Answer {
-        let from =
-            after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
-        let mut found = self
-            .keys(space)
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix));
-        let entry = |(key, version): (&String, &Version)| KeyEntry {
-            key: key.clone(),
-            version: version.clone(),
-        };
-        let entries = found.by_ref().take(limit).map(entry).collect();
-        Answer::Entries { entries, more: found.next().is_some(), store_revision: self.revision }
     }
 
     /// Applies a command.
@@ -209,7 +194,7 @@ impl KeySpace {
             return Answer::Conflict { current };
         }
         if let Some(lease) = lease
-            && let Err(refusal) = self.can_attach(lease, 1)
+            && let Err(refusal) = self.can_attach(lease, space, std::iter::once(&key))
         {
             return refusal;
         }
@@ -370,4 +355,25 @@ impl KeySpace {
         }
         Ok(keys)
     }
+}
+
+/// Returns the first keys behind `after` that begin with `prefix`.
+fn page(
+    keys: &Keys,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+    store_revision: u64,
+) -> Answer {
+    let behind = after.filter(|after| *after >= prefix);
+    let from = behind.map_or(Bound::Included(prefix), Bound::Excluded);
+    let mut found = keys
+        .range::<str, _>((from, Bound::Unbounded))
+        .take_while(|(key, _)| key.starts_with(prefix));
+    let entry = |(key, version): (&String, &Version)| KeyEntry {
+        key: key.clone(),
+        version: version.clone(),
+    };
+    let entries = found.by_ref().take(limit).map(entry).collect();
+    Answer::Entries { entries, more: found.next().is_some(), store_revision }
 }

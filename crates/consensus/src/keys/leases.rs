@@ -90,15 +90,21 @@ impl KeySpace {
         Answer::Revoked { revision: self.revision, replayed: false }
     }
 
-    /// Checks that `count` more keys can go with a lease.
-    pub(super) fn can_attach(&self, lease: LeaseId, count: usize) -> Result<(), Answer> {
-        match self.leases.leases.get(&lease) {
-            None => Err(Answer::NoLease { lease }),
-            Some(found) if found.keys.len() + count > self.limits.lease_keys_max => {
-                Err(Answer::Refused(Refused::TooManyKeys))
-            }
-            Some(_) => Ok(()),
+    /// Checks that some keys can go with a lease, those included that do already.
+    pub(super) fn can_attach<'a>(
+        &self,
+        lease: LeaseId,
+        space: Space,
+        keys: impl Iterator<Item = &'a String>,
+    ) -> Result<(), Answer> {
+        let Some(found) = self.leases.leases.get(&lease) else {
+            return Err(Answer::NoLease { lease });
+        };
+        let new = keys.filter(|key| !found.keys.contains(&(space, (*key).clone()))).count();
+        if found.keys.len() + new > self.limits.lease_keys_max {
+            return Err(Answer::Refused(Refused::TooManyKeys));
         }
+        Ok(())
     }
 
     /// Returns a lease's time to live.

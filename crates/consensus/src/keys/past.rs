@@ -2,10 +2,8 @@
 //!
 //! The past is the present with the changes since taken back, the latest first.
 
-use std::collections::BTreeMap;
-
-use super::{KeySpace, history};
-use crate::answer::{Answer, KeyChange, KeyEntry, Version};
+use super::{KeySpace, history, page};
+use crate::answer::{Answer, KeyChange};
 use crate::command::Space;
 
 /// Bytes of changes in one answer, unless a single revision has more.
@@ -71,21 +69,15 @@ impl KeySpace {
         if let Err(refusal) = self.check_revision(at) {
             return refusal;
         }
-        let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
-        let present = self.prefix(space, prefix).filter(|(key, _)| wanted(key));
-        let mut past: BTreeMap<&str, &Version> = present.collect();
+        let mut past = self.keys(space).clone();
         let since = self.history.after(at).rev();
-        for change in since.filter(|change| space == Space::User && wanted(&change.key)) {
+        for change in since.filter(|change| space == Space::User && change.key.starts_with(prefix))
+        {
             match &change.before {
-                Some(before) => past.insert(&change.key, before),
-                None => past.remove(change.key.as_str()),
-            };
+                Some(before) => past.insert_mut(change.key.clone(), before.clone()),
+                None => _ = past.remove_mut(&change.key),
+            }
         }
-        let more = past.len() > limit;
-        let entries = past
-            .into_iter()
-            .take(limit)
-            .map(|(key, version)| KeyEntry { key: key.to_owned(), version: version.clone() });
-        Answer::Entries { entries: entries.collect(), more, store_revision: at }
+        page(&past, prefix, after, limit, at)
     }
 }

@@ -59,13 +59,15 @@ impl KeySpace {
     }
 
     fn check_leases(&self, operations: &[Operation]) -> Result<(), Answer> {
-        let mut wanted: BTreeMap<LeaseId, usize> = BTreeMap::new();
+        let mut wanted: BTreeMap<LeaseId, Vec<&String>> = BTreeMap::new();
         for operation in operations {
-            if let Operation::Put { lease: Some(lease), .. } = operation {
-                *wanted.entry(*lease).or_insert(0) += 1;
+            if let Operation::Put { key, lease: Some(lease), .. } = operation {
+                wanted.entry(*lease).or_default().push(key);
             }
         }
-        wanted.into_iter().try_for_each(|(lease, count)| self.can_attach(lease, count))
+        wanted
+            .into_iter()
+            .try_for_each(|(lease, keys)| self.can_attach(lease, Space::User, keys.into_iter()))
     }
 
     /// Does one thing, and returns whether it changed anything.

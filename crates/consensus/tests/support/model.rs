@@ -124,10 +124,18 @@ impl Model {
         if refused { Err(Answer::Conflict { current }) } else { Ok(()) }
     }
 
-    fn attach(&self, leases: &[Option<LeaseId>]) -> Refusal {
-        let wanted: BTreeSet<LeaseId> = leases.iter().flatten().copied().collect();
+    /// Checks the leases that keys are to go with.
+    fn attach(&self, keys: &[(Space, &String, Option<LeaseId>)]) -> Refusal {
+        let wanted: BTreeSet<LeaseId> = keys.iter().filter_map(|(_, _, lease)| *lease).collect();
         for lease in wanted {
-            let more = leases.iter().filter(|other| **other == Some(lease)).count();
+            let goes = |space: Space, key: &String| {
+                let found = self.present().get(&(space, key.clone()));
+                found.is_some_and(|found| found.lease == Some(lease))
+            };
+            let more = keys
+                .iter()
+                .filter(|(space, key, of)| *of == Some(lease) && !goes(*space, key))
+                .count();
             let has = self.present().values().filter(|found| found.lease == Some(lease)).count();
             if !self.leases.contains_key(&lease) {
                 return Err(Answer::NoLease { lease });
@@ -148,7 +156,7 @@ impl Model {
         lease: Option<LeaseId>,
     ) -> Result<Answer, Answer> {
         self.check(space, key, expect)?;
-        self.attach(&[lease])?;
+        self.attach(&[(space, &key.to_owned(), lease)])?;
         let mut state = self.present().clone();
         let revision = self.revision() + 1;
         let created = set(&mut state, revision, space, key, value, lease);
@@ -178,11 +186,11 @@ impl Model {
         }
         let succeeded = compare.iter().all(|compare| self.compares(compare));
         let operations = if succeeded { success } else { failure };
-        let leases = operations.iter().map(|operation| match operation {
-            Operation::Put { lease, .. } => *lease,
-            Operation::Delete { .. } | Operation::Get { .. } => None,
+        let keys = operations.iter().map(|operation| match operation {
+            Operation::Put { key, lease, .. } => (Space::User, key, *lease),
+            Operation::Delete { key } | Operation::Get { key } => (Space::User, key, None),
         });
-        self.attach(&leases.collect::<Vec<_>>())?;
+        self.attach(&keys.collect::<Vec<_>>())?;
         let (mut state, revision) = (self.present().clone(), self.revision() + 1);
         let results = operations.iter().map(|operation| match operation {
             Operation::Put { key, value, lease } => {

@@ -94,7 +94,8 @@ pub enum Answer {
     Transacted {
         /// Whether every comparison held.
         succeeded: bool,
-        /// What each operation came to; nothing when this is a replay.
+        /// What each operation came to; nothing when this is a replay whose results were too long
+        /// to be remembered.
         results: Vec<OperationResult>,
         /// The revision of the store since.
         revision: u64,

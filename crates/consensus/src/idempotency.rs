@@ -6,34 +6,56 @@ use std::collections::{BTreeMap, VecDeque};
 
 use prost::bytes::Bytes;
 
-use crate::answer::{Answer, Refused};
+use crate::answer::{Answer, OperationResult, Refused};
 use crate::command::{Command, LeaseId};
 
 /// What a request came to, for its retries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Written { revision: u64, created: bool },
-    Deleted { revision: u64 },
-    Conflict { current: Option<u64> },
+    Written {
+        revision: u64,
+        created: bool,
+    },
+    Deleted {
+        revision: u64,
+    },
+    Conflict {
+        current: Option<u64>,
+    },
     NotFound,
-    Transacted { succeeded: bool, revision: u64 },
-    Granted { lease: LeaseId },
-    Revoked { revision: u64 },
-    NoLease { lease: LeaseId },
-    Forgotten { through: u64 },
+    /// The results are kept if they take little room; values that were read may take much.
+    Transacted {
+        succeeded: bool,
+        revision: u64,
+        results: Vec<OperationResult>,
+    },
+    Granted {
+        lease: LeaseId,
+    },
+    Revoked {
+        revision: u64,
+    },
+    NoLease {
+        lease: LeaseId,
+    },
+    Forgotten {
+        through: u64,
+    },
     Refused(Refused),
 }
 
 impl Outcome {
     /// Returns what is remembered of the answer to a command.
-    pub(crate) const fn of(answer: &Answer) -> Option<Self> {
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
         Some(match *answer {
             Answer::Written { revision, created, .. } => Self::Written { revision, created },
             Answer::Deleted { revision, .. } => Self::Deleted { revision },
             Answer::Conflict { current } => Self::Conflict { current },
             Answer::NotFound => Self::NotFound,
-            Answer::Transacted { succeeded, revision, .. } => {
-                Self::Transacted { succeeded, revision }
+            Answer::Transacted { succeeded, revision, ref results, .. } => {
+                let kept = results.iter().map(size).sum::<usize>() <= RESULTS_MAX;
+                let results = if kept { results.clone() } else { Vec::new() };
+                Self::Transacted { succeeded, revision, results }
             }
             Answer::Granted { lease, .. } => Self::Granted { lease },
             Answer::Revoked { revision, .. } => Self::Revoked { revision },
@@ -56,15 +78,15 @@ impl Outcome {
     }
 
     /// Returns the answer to a retry.
-    pub(crate) const fn answer(self) -> Answer {
+    pub(crate) fn answer(&self) -> Answer {
         let replayed = true;
-        match self {
+        match *self {
             Self::Written { revision, created } => Answer::Written { revision, created, replayed },
             Self::Deleted { revision } => Answer::Deleted { revision, replayed },
             Self::Conflict { current } => Answer::Conflict { current },
             Self::NotFound => Answer::NotFound,
-            Self::Transacted { succeeded, revision } => {
-                Answer::Transacted { succeeded, results: Vec::new(), revision, replayed }
+            Self::Transacted { succeeded, revision, ref results } => {
+                Answer::Transacted { succeeded, results: results.clone(), revision, replayed }
             }
             Self::Granted { lease } => Answer::Granted { lease, replayed },
             Self::Revoked { revision } => Answer::Revoked { revision, replayed },
@@ -72,6 +94,16 @@ impl Outcome {
             Self::Forgotten { through } => Answer::Forgotten { through },
             Self::Refused(why) => Answer::Refused(why),
         }
+    }
+}
+
+/// Bytes that the results of a remembered transaction may take.
+const RESULTS_MAX: usize = 1024;
+
+fn size(result: &OperationResult) -> usize {
+    match result {
+        OperationResult::Written { .. } | OperationResult::Deleted { .. } => 1,
+        OperationResult::Read { version } => version.as_ref().map_or(1, |it| 32 + it.value.len()),
     }
 }
 
@@ -114,7 +146,7 @@ impl Memory {
     }
 
     pub(crate) fn find(&self, key: &str) -> Option<(Fingerprint, Outcome)> {
-        self.outcomes.get(key).copied()
+        self.outcomes.get(key).cloned()
     }
 
     /// Remembers a key that is not remembered yet.

@@ -85,7 +85,7 @@ struct WireResults {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct WireResult {
+pub(super) struct WireResult {
     #[prost(oneof = "ResultKind", tags = "1, 2, 3")]
     kind: Option<ResultKind>,
 }
@@ -259,7 +259,7 @@ pub(super) fn decode_answer(bytes: &Bytes) -> Result<Answer, DecodeError> {
     })
 }
 
-fn encode_result(result: &OperationResult) -> WireResult {
+pub(super) fn encode_result(result: &OperationResult) -> WireResult {
     let kind = match result {
         OperationResult::Written { created } => ResultKind::Written(*created),
         OperationResult::Deleted { existed } => ResultKind::Deleted(*existed),
@@ -270,7 +270,7 @@ fn encode_result(result: &OperationResult) -> WireResult {
     WireResult { kind: Some(kind) }
 }
 
-fn decode_result(wire: WireResult) -> Result<OperationResult, DecodeError> {
+pub(super) fn decode_result(wire: WireResult) -> Result<OperationResult, DecodeError> {
     Ok(match wire.kind.ok_or(DecodeError::Malformed(WHAT))? {
         ResultKind::Written(created) => OperationResult::Written { created },
         ResultKind::Deleted(existed) => OperationResult::Deleted { existed },

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::bytes::Bytes;
 
+use super::answer::{WireResult, decode_result, encode_result};
 use super::command::{WireSpace, decode_lease, decode_space, encode_lease, millis};
 use super::version::WireKeyChange;
 use super::{decode, encode};
@@ -73,6 +74,9 @@ struct WireOutcome {
     /// forgotten one, or a lease.
     #[prost(uint64, optional, tag = "4")]
     revision: Option<u64>,
+    /// Of a transaction.
+    #[prost(message, repeated, tag = "5")]
+    results: Vec<WireResult>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -131,12 +135,18 @@ impl Encoder {
     }
 
     pub(crate) fn push_outcome(&mut self, name: &str, fingerprint: Fingerprint, outcome: Outcome) {
-        let (kind, revision) = encode_outcome(outcome);
+        let (kind, revision) = encode_outcome(&outcome);
+        let results = if let Outcome::Transacted { results, .. } = &outcome {
+            results.iter().map(encode_result).collect()
+        } else {
+            Vec::new()
+        };
         self.0.outcomes.push(WireOutcome {
             name: name.to_owned(),
             fingerprint: fingerprint.to_bytes(),
             kind: kind.into(),
             revision,
+            results,
         });
     }
 
@@ -184,15 +194,15 @@ fn decode_key(wire: WireKey) -> Result<(Space, KeyEntry), DecodeError> {
     Ok((decode_space(wire.space)?, KeyEntry { key: wire.key, version }))
 }
 
-const fn encode_outcome(outcome: Outcome) -> (Kind, Option<u64>) {
-    match outcome {
+const fn encode_outcome(outcome: &Outcome) -> (Kind, Option<u64>) {
+    match *outcome {
         Outcome::Written { revision, created: true } => (Kind::Created, Some(revision)),
         Outcome::Written { revision, created: false } => (Kind::Replaced, Some(revision)),
         Outcome::Deleted { revision } => (Kind::Deleted, Some(revision)),
         Outcome::Conflict { current } => (Kind::Conflict, current),
         Outcome::NotFound => (Kind::NotFound, None),
-        Outcome::Transacted { succeeded: true, revision } => (Kind::Succeeded, Some(revision)),
-        Outcome::Transacted { succeeded: false, revision } => (Kind::Failed, Some(revision)),
+        Outcome::Transacted { succeeded: true, revision, .. } => (Kind::Succeeded, Some(revision)),
+        Outcome::Transacted { succeeded: false, revision, .. } => (Kind::Failed, Some(revision)),
         Outcome::Granted { lease } => (Kind::Granted, Some(lease.0)),
         Outcome::Revoked { revision } => (Kind::Revoked, Some(revision)),
         Outcome::NoLease { lease } => (Kind::NoLease, Some(lease.0)),
@@ -216,8 +226,11 @@ fn decode_outcome(wire: WireOutcome) -> Result<(String, Fingerprint, Outcome), D
         Kind::Deleted => Outcome::Deleted { revision: number? },
         Kind::Conflict => Outcome::Conflict { current: wire.revision },
         Kind::NotFound => Outcome::NotFound,
-        Kind::Succeeded => Outcome::Transacted { succeeded: true, revision: number? },
-        Kind::Failed => Outcome::Transacted { succeeded: false, revision: number? },
+        Kind::Succeeded | Kind::Failed => Outcome::Transacted {
+            succeeded: wire.kind == i32::from(Kind::Succeeded),
+            revision: number?,
+            results: wire.results.into_iter().map(decode_result).collect::<Result<_, _>>()?,
+        },
         Kind::Granted => Outcome::Granted { lease: LeaseId(number?) },
         Kind::Revoked => Outcome::Revoked { revision: number? },
         Kind::NoLease => Outcome::NoLease { lease: LeaseId(number?) },

@@ -357,10 +357,7 @@ fn replay(first: &Answer) -> Answer {
         | Answer::Deleted { replayed, .. }
         | Answer::Granted { replayed, .. }
         | Answer::Revoked { replayed, .. } => *replayed = true,
-        Answer::Transacted { replayed, results, .. } => {
-            *replayed = true;
-            results.clear();
-        }
+        Answer::Transacted { replayed, .. } => *replayed = true,
         _ => {}
     }
     again

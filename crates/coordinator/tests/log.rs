@@ -211,6 +211,30 @@ fn an_incomplete_last_write_is_cut() {
 /// A value may hold as many zeros as it likes: they are not taken for sectors that were never
 /// written.
 #[test]
+fn news_of_what_is_committed_costs_no_write_of_its_own() {
+    let mut fixture = Fixture::new("news");
+    let opened = fixture.open();
+    fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
+    let before = contents(&fixture.folder);
+    fixture.persists += 1;
+    let number = fixture.persists;
+    let (vote_of_news, entries) = (vote(1, 1), Vec::new());
+    let news = Persist { number, vote: vote_of_news, entries, snapshot: None, must_sync: false };
+    opened.log.persist(news);
+    wait_for(&opened.events, &Event::Persisted { number });
+    let segments = |contents: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<Vec<u8>> {
+        let of_log = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("seg");
+        contents.iter().filter(|(path, _)| of_log(path)).map(|(_, bytes)| bytes.clone()).collect()
+    };
+    assert_eq!(segments(&contents(&fixture.folder)), segments(&before));
+    // It goes with the next write, or with the end.
+    opened.log.close();
+    let opened = fixture.open();
+    assert_eq!(opened.restored.vote, vote(1, 1));
+    opened.log.close();
+}
+
+#[test]
 fn zeros_in_a_value_hide_no_damage() {
     let mut fixture = Fixture::new("zeros");
     let opened = fixture.open();

@@ -109,12 +109,13 @@ impl Writer {
     pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             let mut last_number = None;
-            let mut closing = false;
+            let (mut must_sync, mut closing) = (false, false);
             let mut next = Some(first);
             while let Some(job) = next {
                 match job {
                     Job::Persist(persist) => {
                         last_number = Some(persist.number);
+                        must_sync |= persist.must_sync || persist.snapshot.is_some();
                         if self.add(&persist).is_err() {
                             return;
                         }
@@ -124,7 +125,11 @@ impl Writer {
                 let full = closing || self.frame.body_length() >= BODY_ENOUGH;
                 next = if full { None } else { jobs.try_recv().ok() };
             }
-            if self.write().is_err() {
+            // How far the log is committed is news that others have too: it goes with the next write
+            // that must be durable, and costs none of its own.
+            if (must_sync || closing || self.frame.body_length() >= BODY_ENOUGH)
+                && self.write().is_err()
+            {
                 return;
             }
             if let Some(number) = last_number {

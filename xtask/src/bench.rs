@@ -17,7 +17,8 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Result<()> {
     match name {
         "demo" => demo(arguments.first().map_or(Ok(10), |runs| runs.parse())?),
         "footprint" => crate::footprint::run(),
-        _ => bail!("no measurement `{name}`; there are `demo [RUNS]` and `footprint`"),
+        "etcd" => crate::etcd::run(arguments),
+        _ => bail!("no measurement `{name}`; there are `demo [RUNS]`, `footprint` and `etcd`"),
     }
 }
 

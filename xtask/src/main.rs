@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a command line program speaks on its standard output")]
 
 mod bench;
+mod etcd;
 mod footprint;
 mod layers;
 mod setup;
@@ -22,7 +23,9 @@ developer commands of Evenkeel
   cargo xtask fix                format and apply clippy's suggestions
   cargo xtask test [FILTER]      install what the tests need, then run every test and a short drill
   cargo xtask sim [ARGS]         the simulator: --seed N --count N --hosts N --world NAME --defect NAME
-  cargo xtask bench NAME         measurements: `demo` (ten runs, medians and maxima), `footprint`
+  cargo xtask bench NAME         measurements: `demo` (ten runs, medians and maxima), `footprint`,
+                                 `etcd` (in turn with ours; --seconds N --rounds N --failovers N
+                                 --growth)
   cargo xtask bless              accept the present output as golden text
   cargo xtask ci                 check, then test";
 

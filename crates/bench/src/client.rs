@@ -1,0 +1,85 @@
+//! One client of either system, and how many connections a number of them shares.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use hyper::body::Bytes;
+
+use crate::system::System;
+use crate::{grpc, http};
+
+/// Connections over which etcd's clients are multiplexed, as its own clients do.
+const GRPC_CONNECTIONS_MAX: usize = 8;
+/// Bytes of a value.
+const VALUE_BYTES: usize = 128;
+
+/// Where clients go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) system: System,
+    pub(crate) address: SocketAddr,
+}
+
+/// A client that has one request under way at most.
+#[derive(Debug)]
+pub(crate) enum Client {
+    Http(http::Connection),
+    Grpc(Box<grpc::Channel>),
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Put,
+    Get,
+}
+
+impl Client {
+    /// Connects one client.
+    pub(crate) async fn open(target: Target) -> Result<Self> {
+        Ok(match target.system {
+            System::Evenkeel => Self::Http(http::Connection::open(target.address).await?),
+            System::Etcd(_) => Self::Grpc(Box::new(grpc::Channel::open(target.address).await?)),
+        })
+    }
+
+    /// Connects `count` clients.
+    pub(crate) async fn open_many(target: Target, count: usize) -> Result<Vec<Self>> {
+        let mut clients = Vec::with_capacity(count);
+        while clients.len() < count {
+            let shared = match clients.len().checked_sub(GRPC_CONNECTIONS_MAX) {
+                Some(index) => clients.get(index).and_then(Self::share),
+                None => None,
+            };
+            let client = match shared {
+                Some(client) => client,
+                None => Self::open(target).await.context("connect a client")?,
+            };
+            clients.push(client);
+        }
+        Ok(clients)
+    }
+
+    /// Returns another client on the same connection, where the protocol allows that.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Http(_) => None,
+            Self::Grpc(channel) => Some(Self::Grpc(channel.clone())),
+        }
+    }
+
+    /// Carries out one operation and waits for its acknowledgement.
+    pub(crate) async fn carry_out(&mut self, operation: Operation, key: u64) -> Result<()> {
+        let key = format!("bench/{key:08}");
+        match (self, operation) {
+            (Self::Http(connection), Operation::Put) => connection.put(&key, value()).await,
+            (Self::Http(connection), Operation::Get) => connection.get(&key).await,
+            (Self::Grpc(channel), Operation::Put) => channel.put(key, value()).await,
+            (Self::Grpc(channel), Operation::Get) => channel.get(key).await,
+        }
+    }
+}
+
+const fn value() -> Bytes {
+    Bytes::from_static(&[b'v'; VALUE_BYTES])
+}

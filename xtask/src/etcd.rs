@@ -1,0 +1,27 @@
+//! Compares the coordinator with etcd: builds both programs, installs etcd, and hands over.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+/// Runs the comparison; `arguments` go to the benchmark as they are.
+///
+/// # Errors
+/// When etcd is missing, or the comparison fails.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    crate::setup::install_for_etcd()?;
+    crate::cargo(&["build", "--release", "--package", "evenkeel", "--package", "evenkeel-bench"])?;
+    let target = target();
+    let release = target.join("release");
+    let mut bench = Command::new(release.join("evenkeel-bench"));
+    bench.arg("--evenkeel").arg(release.join("evenkeel"));
+    bench.arg("--folder").arg(target.join("bench-etcd"));
+    crate::run(bench.args(arguments))
+}
+
+/// Returns cargo's target folder.
+fn target() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR");
+    crate::root().join(chosen.as_deref().map_or_else(|| Path::new("target"), Path::new))
+}

@@ -11,7 +11,9 @@ use anyhow::Result;
 /// When etcd is missing, or the comparison fails.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     crate::setup::install_for_etcd()?;
-    crate::cargo(&["build", "--release", "--package", "evenkeel", "--package", "evenkeel-bench"])?;
+    // One after the other: built together, the benchmark's features would be in the product too.
+    crate::cargo(&["build", "--release", "--package", "evenkeel"])?;
+    crate::cargo(&["build", "--release", "--package", "evenkeel-bench"])?;
     let target = target();
     let release = target.join("release");
     let mut bench = Command::new(release.join("evenkeel-bench"));

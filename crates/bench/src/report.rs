@@ -133,7 +133,11 @@ impl Spread {
 
     fn show(self) -> String {
         let decimals = if self.median >= 100.0 { 0 } else { 2 };
-        format!("{:.decimals$} ({:.decimals$}–{:.decimals$})", self.median, self.min, self.max)
+        let Self { min, median, max } = self;
+        if min.total_cmp(&max).is_eq() {
+            return format!("{median:.decimals$}");
+        }
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
     }
 }
 

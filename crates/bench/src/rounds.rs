@@ -97,8 +97,9 @@ impl Course {
                 keys = more;
                 self.grown(&cluster, leader, keys, &format!("{keys} keys")).await?;
             }
-            drop(cluster);
-            for members in GROWN_MEMBERS {
+        }
+        for members in GROWN_MEMBERS {
+            for system in SYSTEMS {
                 let cluster = self.start(system, members).await?;
                 let leader = self.lead(&cluster, KEYS).await?;
                 self.grown(&cluster, leader, KEYS, &format!("{members} members")).await?;

@@ -172,8 +172,8 @@ impl Watcher {
                     }
                     self.since = through.max(self.since);
                 }
-                // This host is behind what a quorum has told before.
-                Ok(Answer::Future { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                // This host is behind what a quorum has told before, and was waited for in vain.
+                Ok(Answer::Future { .. }) => {}
                 Ok(answer) => return self.end(&Refusal::from_answer(&answer)).await,
                 Err(failure) => return self.end(&Refusal::from(failure)).await,
             }

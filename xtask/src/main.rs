@@ -26,6 +26,7 @@ developer commands of Evenkeel
   cargo xtask bench NAME         measurements: `demo` (ten runs, medians and maxima), `footprint`,
                                  `etcd` (in turn with ours; --seconds N --rounds N --failovers N
                                  --growth)
+  cargo xtask stability [SECONDS]  600 s without any coordinator: what must go on, and come back
   cargo xtask bless              accept the present output as golden text
   cargo xtask ci                 check, then test";
 
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         ["test", filter @ ..] => test(filter),
         ["sim", rest @ ..] => simulate(rest),
         ["bench", name, rest @ ..] => bench::run(name, rest),
+        ["stability"] => stability("600"),
+        ["stability", seconds] => stability(seconds),
         ["bless"] => bless(),
         ["ci"] => check().and_then(|()| test(&[])),
         [] | ["help" | "--help" | "-h"] => {
@@ -118,6 +121,12 @@ fn simulate(arguments: &[&str]) -> Result<()> {
     let mut all = vec!["run", "--quiet", "--profile", "sim", "--package", "evenkeel-sim", "--"];
     all.extend(arguments);
     cargo(&all)
+}
+
+fn stability(seconds: &str) -> Result<()> {
+    setup::install()?;
+    let test = ["test", "--package", "evenkeel", "--test", "system", "--", "stability"];
+    run(Command::new("cargo").args(test).env("STABILITY_SECONDS", seconds))
 }
 
 fn bless() -> Result<()> {

@@ -16,7 +16,7 @@ use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::{Domain, Host};
 use evenkeel_model::service::{Need, Service, ServicePort};
 use evenkeel_model::system::System;
-use evenkeel_model::voting::{deal_voters, quorum};
+use evenkeel_model::voting::quorum;
 
 use crate::component::Component;
 use crate::graph::{Gate, Graph, GraphBuilder, NodeId};
@@ -141,7 +141,6 @@ fn add_hosts(
     components: &mut BTreeMap<Component, NodeId>,
     system: &System,
 ) {
-    let voters = deal_voters(system);
     let mut add = |component: Component, inside: Option<NodeId>| {
         *components
             .entry(component)
@@ -155,7 +154,7 @@ fn add_hosts(
         let place = add(Component::Place(Domain::Host(host.name.clone())), Some(zone));
         add(Component::Gateway(host.name.clone()), Some(place));
         let node = add(Component::Node(host.name.clone()), Some(place));
-        if voters.contains(&host.name) {
+        if system.voters.contains(&host.name) {
             add(Component::Voter(host.name.clone()), Some(node));
         }
     }

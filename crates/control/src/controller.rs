@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use evenkeel_model::instance::{InstanceId, InstancePhase};
 use evenkeel_model::name::HostName;
-use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 
+use crate::declaration::Wanted;
 use crate::hosts::HostTable;
 use crate::plan::Plan;
 use crate::planner::{HostView, Inventory, next_plan};
 use crate::redundancy::{Redundancy, redundancy};
-use crate::report::{HostReport, LeaderAnswer};
+use crate::report::{HostReport, InstanceState, LeaderAnswer};
 
 /// How patient the leader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub enum Event {
     PlanRefused(u64),
     /// The store was seen to hold this plan.
     PlanSeen(Plan),
+    /// The store was seen to want this; what is older than known already changes nothing.
+    WantedSeen(Wanted),
     /// This process did not run between the moment and now, so it could hear nobody: paused, or
     /// on a machine that stood still.
     Held(Timestamp),
@@ -84,7 +86,7 @@ pub enum Action {
 /// What the leader does for the system as a whole. Made at election, dropped when another leads.
 #[derive(Debug)]
 pub struct Controller {
-    system: System,
+    wanted: Wanted,
     settings: Settings,
     term: u64,
     hosts: HostTable,
@@ -99,15 +101,17 @@ pub struct Controller {
     retry_at: Timestamp,
     /// Draining replicas and when their time is over.
     draining: BTreeMap<InstanceId, Timestamp>,
+    /// Since when each ready replica has been so without a gap.
+    ready_since: BTreeMap<InstanceId, Timestamp>,
     next_at: Option<Timestamp>,
     actions: VecDeque<Action>,
 }
 
 impl Controller {
-    /// Starts to lead in `term`, with the plan that the store holds.
+    /// Starts to lead in `term`, with the plan that the store holds and what it wants.
     #[must_use]
     pub fn new(
-        system: System,
+        wanted: Wanted,
         settings: Settings,
         term: u64,
         plan: Option<Plan>,
@@ -118,10 +122,11 @@ impl Controller {
             Some(Defect::LeasesNotExtended) => now,
         };
         let plan = plan.unwrap_or_else(Plan::empty);
-        let hosts = HostTable::new(system.hosts.keys().cloned(), settings.ttl, expires, now);
+        let names = wanted.system().hosts.keys().cloned();
+        let hosts = HostTable::new(names, settings.ttl, expires, now);
         let mut controller = Self {
             number_max: plan.number,
-            system,
+            wanted,
             settings,
             term,
             hosts,
@@ -130,6 +135,7 @@ impl Controller {
             observing_until: expires,
             retry_at: now,
             draining: BTreeMap::new(),
+            ready_since: BTreeMap::new(),
             next_at: Some(now),
             actions: VecDeque::new(),
         };
@@ -140,7 +146,10 @@ impl Controller {
     /// Takes a fact in.
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Heartbeat(report) => self.hosts.handle_report(report, now),
+            Event::Heartbeat(report) => {
+                self.note_ready(&report, now);
+                self.hosts.handle_report(report, now);
+            }
             Event::PlanStored(number) => {
                 if let Some(plan) = self.pending.take_if(|plan| plan.number == number) {
                     self.adopt(plan, now);
@@ -155,6 +164,12 @@ impl Controller {
                 if plan.number > self.plan.number {
                     self.pending.take_if(|pending| pending.number <= plan.number);
                     self.adopt(plan, now);
+                }
+            }
+            Event::WantedSeen(wanted) => {
+                if self.wanted.update(wanted) {
+                    let names = self.wanted.system().hosts.keys().cloned();
+                    self.hosts.set_hosts(names, now);
                 }
             }
             Event::Held(since) => self.hosts.extend(since, now),
@@ -195,6 +210,12 @@ impl Controller {
         &self.plan
     }
 
+    /// Returns what the store wants.
+    #[must_use]
+    pub const fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
     /// Returns the leases.
     #[must_use]
     pub const fn hosts(&self) -> &HostTable {
@@ -204,12 +225,25 @@ impl Controller {
     /// Returns what the system lacks.
     #[must_use]
     pub fn redundancy(&self, now: Timestamp) -> Redundancy {
-        redundancy(&self.system, &self.plan, &self.hosts, now)
+        redundancy(&self.wanted, &self.plan, &self.inventory(now), &self.hosts, now)
+    }
+
+    /// Follows which replicas of the reporting host are ready.
+    fn note_ready(&mut self, report: &HostReport, now: Timestamp) {
+        for instance in &report.instances {
+            if instance.state == InstanceState::Ready {
+                self.ready_since.entry(instance.id.clone()).or_insert(now);
+            } else {
+                self.ready_since.remove(&instance.id);
+            }
+        }
     }
 
     fn adopt(&mut self, plan: Plan, now: Timestamp) {
         self.number_max = self.number_max.max(plan.number);
         self.plan = plan;
+        let plan = &self.plan;
+        self.ready_since.retain(|id, _| plan.instance(id).is_some());
         self.follow_draining(now);
     }
 
@@ -219,7 +253,7 @@ impl Controller {
         let mut draining = BTreeMap::new();
         for instance in &self.plan.instances {
             if instance.phase == InstancePhase::Draining {
-                let service = self.system.services.get(&instance.id.service);
+                let service = self.plan.definition(instance);
                 let drain = service.map_or(Duration::ZERO, |service| service.drain);
                 let due = now + self.settings.ttl + drain;
                 let due = self.draining.get(&instance.id).copied().unwrap_or(due);
@@ -245,7 +279,7 @@ impl Controller {
         }
         let inventory = self.inventory(now);
         let number = self.number_max + 1;
-        if let Some(plan) = next_plan(&self.system, &self.plan, &inventory, number) {
+        if let Some(plan) = next_plan(&self.wanted, &self.plan, &inventory, number) {
             self.number_max = number;
             self.pending = Some(plan.clone());
             self.actions.push_back(Action::StorePlan(plan));
@@ -259,9 +293,12 @@ impl Controller {
             report: self.hosts.report(host),
         };
         let drained = self.draining.iter().filter(|(_, due)| **due <= now);
+        let hosts = self.wanted.system().hosts.keys();
+        let ready = self.ready_since.iter();
         Inventory {
-            hosts: self.system.hosts.keys().map(|host| (host.clone(), view(host))).collect(),
+            hosts: hosts.map(|host| (host.clone(), view(host))).collect(),
             drained: drained.map(|(id, _)| id.clone()).collect(),
+            ready_for: ready.map(|(id, since)| (id.clone(), now.since(*since))).collect(),
             moves_max: self.settings.moves_max,
         }
     }

@@ -72,6 +72,18 @@ impl HostTable {
         Self { ttl, leases }
     }
 
+    /// Follows a changed list of hosts: a new one is not up before it reports.
+    pub fn set_hosts(&mut self, hosts: impl Iterator<Item = HostName>, now: Timestamp) {
+        let mut before = std::mem::take(&mut self.leases);
+        self.leases = hosts
+            .map(|host| {
+                let lease = before.remove(&host);
+                let lease = lease.unwrap_or(Lease { expires: now, up_since: now, report: None });
+                (host, lease)
+            })
+            .collect();
+    }
+
     /// Renews the lease of the host that reports. Ignores hosts outside the system and reports
     /// older than one already seen.
     pub fn handle_report(&mut self, report: HostReport, now: Timestamp) {

@@ -6,9 +6,12 @@
 //! Does no IO: how reports travel and where plans are stored is decided elsewhere.
 
 pub mod controller;
+pub mod declaration;
 pub mod hosts;
 pub mod placement;
 pub mod plan;
 pub mod planner;
+pub mod preview;
 pub mod redundancy;
 pub mod report;
+mod rollout;

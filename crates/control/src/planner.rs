@@ -9,16 +9,19 @@
 //! list ever runs empty because the leader could not see a host that others can.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
-use evenkeel_model::name::HostName;
+use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::Host;
 use evenkeel_model::service::{Service, ServicePort};
 use evenkeel_model::system::System;
 
-use crate::placement::{Choice, Replica, Request, place, service_hosts};
-use crate::plan::Plan;
+use crate::declaration::Wanted;
+use crate::placement::{Replica, Request, place, service_hosts};
+use crate::plan::{Plan, Release};
 use crate::report::{HostReport, InstanceState};
+use crate::rollout::{self, Progress};
 
 /// A host as observed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,22 +41,29 @@ pub struct Inventory<'a> {
     pub hosts: BTreeMap<HostName, HostView<'a>>,
     /// Draining replicas whose time is over.
     pub drained: BTreeSet<InstanceId>,
+    /// How long each ready replica has been so without a gap.
+    pub ready_for: BTreeMap<InstanceId, Duration>,
     /// Most moves under way at any time only to spread better.
     pub moves_max: usize,
 }
 
 impl<'a> Inventory<'a> {
-    fn is_up(&self, host: &HostName) -> bool {
+    pub(crate) fn is_up(&self, host: &HostName) -> bool {
         self.hosts.get(host).is_some_and(|view| view.up)
     }
 
-    fn report(&self, host: &HostName) -> Option<&'a HostReport> {
+    pub(crate) fn report(&self, host: &HostName) -> Option<&'a HostReport> {
         self.hosts.get(host).filter(|view| view.up)?.report
     }
 
     /// Returns whether a host says that its disk is full: it then follows no new plan.
     fn is_full(&self, host: &HostName) -> bool {
         self.report(host).is_some_and(|report| !report.disk_ok)
+    }
+
+    /// Returns how long a replica has been ready.
+    pub(crate) fn ready_for(&self, id: &InstanceId) -> Option<Duration> {
+        self.ready_for.get(id).copied()
     }
 
     /// Returns whether a replica's host is up and says that the replica is ready.
@@ -66,13 +76,18 @@ impl<'a> Inventory<'a> {
 /// Derives the plan that follows `current`, with `number`; `None` when `current` is as wanted.
 #[must_use]
 pub fn next_plan(
-    system: &System,
+    wanted: &Wanted,
     current: &Plan,
     inventory: &Inventory<'_>,
     number: u64,
 ) -> Option<Plan> {
+    let system = wanted.system();
     let mut plan = Plan { number, parent: current.number, ..current.clone() };
-    plan.instances.retain(|instance| stays(system, inventory, instance));
+    plan.declarations.insert(wanted.declaration.revision, wanted.declaration.clone());
+    for service in system.services.values() {
+        rollout::declare(wanted, service, &mut plan);
+    }
+    plan.instances.retain(|instance| stays(inventory, instance));
     plan.avoided.retain(|(service, host), _| {
         system.services.contains_key(service) && inventory.is_up(host)
     });
@@ -86,21 +101,66 @@ pub fn next_plan(
         .sum();
     let mut moves_left = inventory.moves_max.saturating_sub(pending);
     for service in system.services.values() {
-        moves_left -= plan_service(system, inventory, service, moves_left, &mut plan);
+        moves_left -= plan_service(wanted, inventory, service, moves_left, &mut plan);
     }
+    put_in_force(wanted, inventory, &mut plan);
+    if current.revision == wanted.declaration.revision {
+        drain_removed_services(system, &mut plan);
+    }
+    forget_unused(system, &mut plan);
     plan.instances.sort_by(|left, right| left.id.cmp(&right.id));
-    let same = plan.instances == current.instances && plan.avoided == current.avoided;
+    let same = Plan { number: current.number, parent: current.parent, ..plan.clone() } == *current;
     (!same).then_some(plan)
 }
 
+/// Lets the places and routes of the wanted file be in force, once no route leads to a service
+/// that cannot answer yet.
+fn put_in_force(wanted: &Wanted, inventory: &Inventory<'_>, plan: &mut Plan) {
+    let system = wanted.system();
+    let routed = |system: &System| -> BTreeSet<ServiceName> {
+        let routes = system.gateways.values().flat_map(|gateway| &gateway.routes);
+        routes.map(|route| route.to.clone()).collect()
+    };
+    let before = plan.system().map(routed);
+    let answers = |name: &ServiceName| {
+        let wanted = system.services.get(name).map_or(0, |service| service.replicas);
+        let ready = plan.of_service(name).filter(|instance| inventory.is_ready(instance)).count();
+        ready >= usize::try_from(wanted).unwrap_or(usize::MAX)
+    };
+    // The first file has nothing to wait for.
+    let ready = before.is_none_or(|before| routed(system).difference(&before).all(answers));
+    if ready {
+        plan.revision = wanted.declaration.revision;
+    }
+}
+
+/// Lets the replicas of services go that the file in force no longer has: no route leads to them.
+fn drain_removed_services(system: &System, plan: &mut Plan) {
+    for instance in &mut plan.instances {
+        if !system.services.contains_key(&instance.id.service) {
+            instance.phase = InstancePhase::Draining;
+        }
+    }
+}
+
+/// Forgets what nothing in the plan refers to any more.
+fn forget_unused(system: &System, plan: &mut Plan) {
+    plan.releases.retain(|service, _| system.services.contains_key(service));
+    let mut used: BTreeSet<u64> = plan.instances.iter().map(|instance| instance.revision).collect();
+    for release in plan.releases.values() {
+        used.insert(release.current);
+        used.extend(release.next.as_ref().map(|next| next.revision));
+    }
+    used.insert(plan.revision);
+    plan.declarations.retain(|revision, _| used.contains(revision));
+}
+
 /// Returns whether a replica still has a reason to be in the plan.
-fn stays(system: &System, inventory: &Inventory<'_>, instance: &Instance) -> bool {
-    let known = system.services.contains_key(&instance.id.service)
-        && system.hosts.contains_key(&instance.host);
+fn stays(inventory: &Inventory<'_>, instance: &Instance) -> bool {
     match instance.phase {
-        InstancePhase::Serving => known,
+        InstancePhase::Serving => true,
         InstancePhase::Draining => {
-            known && inventory.is_up(&instance.host) && !inventory.drained.contains(&instance.id)
+            inventory.is_up(&instance.host) && !inventory.drained.contains(&instance.id)
         }
     }
 }
@@ -119,21 +179,40 @@ fn counted<'a>(
 /// Brings one service nearer to what is wanted. Returns how many moves it began for a better
 /// spread.
 fn plan_service(
-    system: &System,
+    wanted: &Wanted,
     inventory: &Inventory<'_>,
     service: &Service,
     moves_max: usize,
     plan: &mut Plan,
 ) -> usize {
-    let hosts: Vec<&Host> =
-        service_hosts(system).into_iter().filter(|host| inventory.is_up(&host.name)).collect();
+    let system = wanted.system();
+    let hosts: Vec<&Host> = service_hosts(system)
+        .into_iter()
+        .filter(|host| inventory.is_up(&host.name) && !wanted.drained.contains(&host.name))
+        .collect();
+    let names: Vec<&HostName> = hosts.iter().map(|host| &host.name).collect();
     remove_port_losers(inventory, service, plan);
     remove_unstarted(inventory, service, &hosts, plan);
+    rollout::judge(service, plan, inventory);
     let given_up = remove_hopeless(inventory, service, &hosts, plan);
-    let request = request(inventory, service, hosts, moves_max, plan);
-    let choice = place(&request);
+    let progress = Progress::of(service, plan, inventory);
+    let moves_max = if progress.is_complete() { moves_max } else { 0 };
+    let request = request(inventory, service, hosts, moves_max, &progress.superseded, plan);
+    let mut choice = place(&request);
     let begun = choice.add.len().min(choice.surplus.len());
-    let complete = add_replicas(system, inventory, service, &choice, plan);
+    // Replicas on hosts that are to be empty leave once as many as can be are ready elsewhere.
+    let places = service_hosts(system).into_iter();
+    let places = places.filter(|host| !wanted.drained.contains(&host.name)).count();
+    let mut enough = usize::try_from(service.replicas).unwrap_or(usize::MAX);
+    if service.port != ServicePort::FromRange {
+        enough = enough.min(places);
+    }
+    if choice.keep.len() >= enough {
+        let leaving = counted(plan, inventory, service);
+        let leaving = leaving.filter(|instance| !names.contains(&&instance.host));
+        choice.surplus.extend(leaving.map(|instance| instance.id.clone()));
+    }
+    let complete = add_replicas(system, inventory, service, &choice.add, plan);
     if let Some(host) = given_up
         && !choice.add.is_empty()
     {
@@ -147,6 +226,10 @@ fn plan_service(
             .all(|instance| inventory.is_ready(instance));
     if wanted_ready && !choice.keep.is_empty() {
         retire(inventory, service, &choice.surplus, plan);
+    }
+    if complete {
+        let beside = rollout::advance(service, &names, places, plan, inventory);
+        add_replicas(system, inventory, service, &beside, plan);
     }
     begun
 }
@@ -225,9 +308,11 @@ fn request<'a>(
     service: &Service,
     hosts: Vec<&'a Host>,
     moves_max: usize,
+    superseded: &BTreeSet<InstanceId>,
     plan: &Plan,
 ) -> Request<'a> {
     let current: Vec<Replica> = counted(plan, inventory, service)
+        .filter(|instance| !superseded.contains(&instance.id))
         .map(|instance| Replica {
             id: instance.id.clone(),
             host: instance.host.clone(),
@@ -263,15 +348,18 @@ fn request<'a>(
     }
 }
 
-/// Adds the chosen replicas to the plan. Returns whether nothing had to be added.
+/// Adds a replica on each of the hosts to the plan. Returns whether nothing had to be added.
 fn add_replicas(
     system: &System,
     inventory: &Inventory<'_>,
     service: &Service,
-    choice: &Choice,
+    hosts: &[HostName],
     plan: &mut Plan,
 ) -> bool {
-    for host in &choice.add {
+    let Some(revision) = plan.releases.get(&service.name).map(Release::target) else {
+        return false;
+    };
+    for host in hosts {
         let serial = plan.next_serial;
         let Some(port) = choose_port(system, inventory, service, host, serial, plan) else {
             continue;
@@ -282,9 +370,10 @@ fn add_replicas(
             host: host.clone(),
             port,
             phase: InstancePhase::Serving,
+            revision,
         });
     }
-    choice.add.is_empty()
+    hosts.is_empty()
 }
 
 /// Chooses a replica's port: the range is walked along with the serial, so that a port rises from

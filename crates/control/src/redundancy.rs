@@ -3,14 +3,16 @@
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::name::HostName;
 use evenkeel_model::service::ServicePort;
-use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::declaration::Wanted;
 use crate::hosts::{HostState, HostTable};
 use crate::placement::{Replica, Request, place, service_hosts};
 use crate::plan::Plan;
+use crate::planner::Inventory;
+use crate::rollout;
 
 /// How far a system is from full redundancy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +22,8 @@ pub struct Redundancy {
 }
 
 impl Redundancy {
-    /// Returns whether every host is up, every gateway runs, every wanted replica is ready, and
-    /// no move would spread them better.
+    /// Returns whether every host is up, every gateway runs, every wanted replica is ready and
+    /// runs what it should, and no move would spread them better.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.missing.is_empty()
@@ -30,8 +32,15 @@ impl Redundancy {
 
 /// Compares what is wanted with what the leader observes.
 #[must_use]
-pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestamp) -> Redundancy {
-    let mut missing = Vec::new();
+pub fn redundancy(
+    wanted: &Wanted,
+    plan: &Plan,
+    inventory: &Inventory<'_>,
+    hosts: &HostTable,
+    now: Timestamp,
+) -> Redundancy {
+    let system = wanted.system();
+    let mut missing = unfinished_changes(wanted, plan);
     for host in system.hosts.keys() {
         check_host(host, plan, hosts, now, &mut missing);
     }
@@ -56,7 +65,10 @@ pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestam
         let request = Request {
             replicas: service.replicas,
             exclusive: service.port != ServicePort::FromRange,
-            hosts: service_hosts(system),
+            hosts: service_hosts(system)
+                .into_iter()
+                .filter(|host| !wanted.drained.contains(&host.name))
+                .collect(),
             unsettled: BTreeSet::new(),
             // A host on which the service kept failing is no better place.
             avoided: plan
@@ -77,7 +89,10 @@ pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestam
             moves_max: usize::MAX,
             load: BTreeMap::new(),
         };
-        let moves = place(&request).surplus.len();
+        let deploy = rollout::describe(service, plan, inventory);
+        // While a deploy is under way there are more replicas than wanted.
+        let moves = if deploy.is_some() { 0 } else { place(&request).surplus.len() };
+        missing.extend(deploy);
         if moves > 0 {
             missing.push(format!(
                 "service `{}` has {moves} of {} replicas not where they belong",
@@ -87,6 +102,26 @@ pub fn redundancy(system: &System, plan: &Plan, hosts: &HostTable, now: Timestam
         }
     }
     Redundancy { missing }
+}
+
+/// Says which wanted changes are not in force yet.
+fn unfinished_changes(wanted: &Wanted, plan: &Plan) -> Vec<String> {
+    let mut missing = Vec::new();
+    let revision = wanted.declaration.revision;
+    if plan.revision != revision && plan.revision != 0 {
+        missing.push(format!(
+            "the places and routes of revision {revision} are not in force yet: they wait until \
+             every service that a route newly leads to is ready"
+        ));
+    }
+    for host in &wanted.drained {
+        let left = plan.on_host(host).count();
+        if left > 0 {
+            missing
+                .push(format!("host `{host}` is being drained: {left} replicas still run there"));
+        }
+    }
+    missing
 }
 
 fn check_host(

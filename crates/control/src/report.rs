@@ -40,6 +40,9 @@ impl fmt::Display for InstanceState {
     }
 }
 
+/// Most lines of a failed replica's log that are reported.
+pub const LAST_LINES_MAX: usize = 10;
+
 /// One replica in a [`HostReport`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceReport {
@@ -53,6 +56,9 @@ pub struct InstanceReport {
     pub crash_looping: bool,
     /// Why it last ended or failed a check.
     pub last_error: Option<String>,
+    /// The last lines of its log when it last ended or failed its check; at most
+    /// [`LAST_LINES_MAX`].
+    pub last_lines: Vec<String>,
 }
 
 /// Everything a host tells the leader, whole each time.

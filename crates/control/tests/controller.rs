@@ -1,5 +1,5 @@
-//! Drives the leader's machine through random losses, refusals and new leaders, with the simplest
-//! possible hosts, and checks every plan it makes.
+//! Drives the leader's machine through random losses, refusals, new leaders, deploys and drained
+//! hosts, with the simplest possible hosts, and checks every plan it makes.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails loudly is what is wanted")]
 
@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::controller::{Action, Controller, Event, Settings};
+use evenkeel_control::declaration::Wanted;
 use evenkeel_control::hosts::HostState;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, InstanceReport, InstanceState};
-use evenkeel_model::instance::{InstanceId, InstancePhase};
+use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
 use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::HostRole;
 use evenkeel_model::service::{Service, ServicePort};
@@ -43,6 +44,10 @@ enum Fault {
     TakePort(usize, u16),
     NewLeader,
     Refuse,
+    /// A file with this command of `web` and so many replicas.
+    Apply(&'static str, u32),
+    Drain(usize),
+    Undrain,
     Pass(u8),
 }
 
@@ -53,6 +58,10 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => ((0..6_usize), (20000..20010_u16)).prop_map(|(host, port)| Fault::TakePort(host, port)),
         1 => Just(Fault::NewLeader),
         1 => Just(Fault::Refuse),
+        2 => (prop::sample::select(vec!["web", "web2", "bad"]), 1..6_u32)
+            .prop_map(|(command, replicas)| Fault::Apply(command, replicas)),
+        1 => (0..6_usize).prop_map(Fault::Drain),
+        1 => Just(Fault::Undrain),
         6 => (0..40_u8).prop_map(Fault::Pass),
     ]
 }
@@ -62,7 +71,7 @@ struct World {
     now: Timestamp,
     term: u64,
     sequence: u64,
-    system: System,
+    wanted: Wanted,
     stored: Plan,
     up: BTreeSet<HostName>,
     /// Replicas that run, and when each is ready.
@@ -80,8 +89,14 @@ impl World {
         let now = Timestamp::ZERO;
         Self {
             up: system.hosts.keys().cloned().collect(),
-            controller: Controller::new(system.clone(), Settings::STANDARD, 1, None, now),
-            system,
+            controller: Controller::new(
+                Wanted::new(1, "", system.clone()),
+                Settings::STANDARD,
+                1,
+                None,
+                now,
+            ),
+            wanted: Wanted::new(1, "", system),
             now,
             term: 1,
             sequence: 0,
@@ -112,11 +127,43 @@ impl World {
                 let stored = (stored.number > 0).then_some(stored);
                 let settings = Settings::STANDARD;
                 self.controller =
-                    Controller::new(self.system.clone(), settings, self.term, stored, self.now);
+                    Controller::new(self.wanted.clone(), settings, self.term, stored, self.now);
+            }
+            Fault::Apply(command, replicas) => {
+                let mut system = self.wanted.system().clone();
+                for service in system.services.values_mut() {
+                    if service.name.as_str() != "job" {
+                        service.command = vec![(*command).to_owned()];
+                    }
+                    if service.name.as_str() == "web" {
+                        service.replicas = *replicas;
+                    }
+                }
+                let (drained, drained_revision) =
+                    (self.wanted.drained.clone(), self.wanted.drained_revision);
+                let revision = self.wanted.declaration.revision + 1;
+                self.wanted =
+                    Wanted { drained, drained_revision, ..Wanted::new(revision, "", system) };
+                self.tell_wanted();
+            }
+            Fault::Drain(host) => {
+                self.wanted.drained.insert(name(*host));
+                self.wanted.drained_revision += 1;
+                self.tell_wanted();
+            }
+            Fault::Undrain => {
+                self.wanted.drained.clear();
+                self.wanted.drained_revision += 1;
+                self.tell_wanted();
             }
             Fault::Refuse => self.refuse = true,
             Fault::Pass(ticks) => self.pass(u32::from(*ticks)),
         }
+    }
+
+    fn tell_wanted(&mut self) {
+        self.controller.handle_event(Event::WantedSeen(self.wanted.clone()), self.now);
+        self.store();
     }
 
     fn pass(&mut self, ticks: u32) {
@@ -143,7 +190,9 @@ impl World {
         for instance in self.stored.on_host(host) {
             let ready_at = self.now + TICK * 3;
             let ready_at = *self.running.entry(instance.id.clone()).or_insert(ready_at);
+            let definition = self.stored.definition(instance).unwrap();
             let broken = taken.contains(&instance.port)
+                || definition.command == ["bad"]
                 || self.broken.contains(&(instance.id.service.clone(), host.clone()));
             instances.push(InstanceReport {
                 id: instance.id.clone(),
@@ -155,6 +204,7 @@ impl World {
                 restarts: 0,
                 crash_looping: broken && ready_at + TICK * 8 <= self.now,
                 last_error: None,
+                last_lines: Vec::new(),
             });
         }
         HostReport {
@@ -194,10 +244,12 @@ impl World {
         for instance in &plan.instances {
             assert!(ports.insert((&instance.host, instance.port)), "a port twice: {instance:?}");
             assert!(instance.id.serial < plan.next_serial);
-            assert_eq!(self.system.hosts[&instance.host].role, HostRole::Full);
+            assert_eq!(self.wanted.system().hosts[&instance.host].role, HostRole::Full);
+            assert!(plan.definition(instance).is_some(), "nobody knows what {instance:?} runs");
             let Some(before) = self.stored.instance(&instance.id) else {
                 assert!(self.serials.insert(instance.id.serial), "a serial was used again");
                 self.check_spread(plan, &instance.id, &instance.host);
+                assert!(!self.wanted.drained.contains(&instance.host), "onto a drained host");
                 continue;
             };
             assert_eq!((&before.host, before.port), (&instance.host, instance.port));
@@ -207,8 +259,15 @@ impl World {
         self.check_removals(plan);
     }
 
-    /// A new replica does not stand beside another one while a host that could take it is empty.
+    /// A new replica does not stand beside another one while a host that could take it is empty,
+    /// except during a deploy: then it may be there to replace the other one.
     fn check_spread(&self, plan: &Plan, id: &InstanceId, host: &HostName) {
+        let release = &plan.releases[&id.service];
+        let runs = |instance: &Instance| plan.definition(instance).unwrap();
+        let target = plan.defined_at(&id.service, release.target()).unwrap();
+        if plan.of_service(&id.service).any(|other| !runs(other).runs_the_same_as(target)) {
+            return;
+        }
         let on = |host: &HostName| {
             plan.on_host(host)
                 .filter(|other| {
@@ -218,7 +277,8 @@ impl World {
         };
         let empty = self.up.iter().find(|other| {
             let avoided = (id.service.clone(), (*other).clone());
-            self.system.hosts[*other].role == HostRole::Full
+            self.wanted.system().hosts[*other].role == HostRole::Full
+                && !self.wanted.drained.contains(*other)
                 && self.controller.hosts().state(other, self.now) == HostState::Up
                 && on(other) == 0
                 && !plan.avoided.contains_key(&avoided)
@@ -228,7 +288,7 @@ impl World {
 
     /// A replica that the leader takes for ready leaves only when enough others are.
     fn check_removals(&self, plan: &Plan) {
-        for service in self.system.services.values() {
+        for service in self.wanted.system().services.values() {
             let ready = |plan: &Plan| {
                 plan.of_service(&service.name)
                     .filter(|instance| instance.phase == InstancePhase::Serving)
@@ -240,7 +300,11 @@ impl World {
                     .count()
             };
             let (before, after) = (ready(&self.stored), ready(plan));
-            let wanted = usize::try_from(service.replicas).unwrap();
+            let mut wanted = usize::try_from(service.replicas).unwrap();
+            // With a fixed port and no empty host, a deploy has to take one away first.
+            if matches!(service.port, ServicePort::Fixed(_)) {
+                wanted -= 1;
+            }
             assert!(after >= before.min(wanted), "{}: {before} ready, {after} left", service.name);
         }
     }
@@ -259,7 +323,9 @@ proptest! {
             }
         }
         world.up = shop().hosts.keys().cloned().collect();
-        world.pass(160);
+        world.apply(&Fault::Undrain);
+        world.apply(&Fault::Apply("web3", 5));
+        world.pass(400);
         let redundancy = world.controller.redundancy(world.now);
         prop_assert!(redundancy.is_full(), "{:?} in {:#?}", redundancy.missing, world.stored);
         let plans = world.plans;
@@ -328,4 +394,80 @@ fn a_host_that_others_reach_is_isolated() {
         let expected = if reaching == 2 { HostState::Down } else { HostState::Isolated };
         assert_eq!(world.controller.hosts().state(&lost, world.now), expected);
     }
+}
+
+/// Counts the replicas of a service that run a command.
+fn running(world: &World, service: &str, command: &str) -> usize {
+    let runs = |id: &InstanceId| {
+        let instance = world.stored.instance(id).unwrap();
+        world.stored.definition(instance).unwrap().command == [command]
+    };
+    let name = ServiceName::parse(service).unwrap();
+    let serving = world.stored.of_service(&name);
+    serving
+        .filter(|instance| instance.phase == InstancePhase::Serving && runs(&instance.id))
+        .count()
+}
+
+#[test]
+fn a_deploy_begins_with_a_canary_and_ends_with_all() {
+    let mut world = World::new(shop());
+    world.pass(40);
+    world.apply(&Fault::Apply("web2", 5));
+    assert_eq!((running(&world, "web", "web2"), running(&world, "web", "/bin/web")), (1, 5));
+    // Ready after three ticks, proven a second later: until then nothing else is replaced.
+    world.pass(6);
+    assert_eq!((running(&world, "web", "web2"), running(&world, "web", "/bin/web")), (1, 5));
+    world.pass(120);
+    assert_eq!((running(&world, "web", "web2"), running(&world, "web", "/bin/web")), (5, 0));
+    assert!(world.controller.redundancy(world.now).is_full());
+    assert_eq!(world.stored.declarations.keys().copied().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_deploy_that_fails_is_rolled_back_and_tried_again_when_applied_again() {
+    let mut world = World::new(shop());
+    world.pass(40);
+    for round in 0..2 {
+        world.apply(&Fault::Apply("bad", 5));
+        assert_eq!(running(&world, "web", "bad"), 1, "round {round}");
+        world.pass(80);
+        assert_eq!((running(&world, "web", "bad"), running(&world, "web", "/bin/web")), (0, 5));
+        let missing = world.controller.redundancy(world.now).missing;
+        assert!(missing.iter().any(|text| text.contains("rolled back")), "{missing:?}");
+    }
+    world.apply(&Fault::Apply("/bin/web", 5));
+    world.pass(200);
+    let missing = world.controller.redundancy(world.now).missing;
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn a_drained_host_is_left_once_others_are_ready() {
+    let mut world = World::new(shop());
+    world.pass(40);
+    let host = name(0);
+    assert!(world.stored.on_host(&host).count() > 0);
+    world.apply(&Fault::Drain(0));
+    world.pass(80);
+    assert_eq!(world.stored.on_host(&host).count(), 0);
+    assert!(world.controller.redundancy(world.now).is_full());
+    world.apply(&Fault::Undrain);
+    world.pass(120);
+    assert!(world.stored.on_host(&host).count() > 0, "nothing came back");
+}
+
+#[test]
+fn a_removed_service_leaves_after_its_routes() {
+    let mut world = World::new(shop());
+    world.pass(40);
+    let mut system = shop();
+    system.services.remove(&ServiceName::parse("job").unwrap());
+    world.wanted = Wanted::new(2, "", system);
+    world.tell_wanted();
+    let job = ServiceName::parse("job").unwrap();
+    assert_eq!((world.stored.revision, world.stored.of_service(&job).count()), (2, 2));
+    world.pass(80);
+    assert_eq!(world.stored.of_service(&job).count(), 0);
+    assert!(world.controller.redundancy(world.now).is_full());
 }

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which command carries it out.
 
+pub(crate) mod change;
 pub(crate) mod kv;
 pub(crate) mod snapshot;
 
@@ -21,7 +22,7 @@ use crate::failure::Failure;
 #[command(
     after_help = "Begin with `evenkeel demo`; it needs no file, and leaves nothing behind.\n\
     Exit codes: 0 done · 1 failed · 2 bad usage or file · 3 done, but the goal is\n\
-    not met · 4 no quorum"
+    not met · 4 no quorum · 5 there is something to change (`plan --exit-code`)"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -79,6 +80,30 @@ enum Command {
         time: then this is what the host knows by itself."
     )]
     Status(StatusArguments),
+    /// Show what a changed system file would do to the running system
+    #[command(
+        long_about = "Show what a changed system file would do to the running system: which \
+        replicas start and stop where, what would be left after the worst loss, and what the \
+        system would not survive any more. Changes nothing.\n\nExit code 3 when the system would \
+        not keep its promise, 5 with --exit-code when there is something to change."
+    )]
+    Plan(change::PlanArguments),
+    /// Put a changed system file in force, without losing a request
+    #[command(
+        long_about = "Put a changed system file in force.\n\nA service whose definition changed is \
+        deployed a few replicas at a time, each new one ready before an old one goes; is one of \
+        them not, then all go back to the definition before. Routes to a new service wait until it \
+        is ready. A change that breaks the promise needs --accept-risk."
+    )]
+    Apply(change::ApplyArguments),
+    /// Empty hosts of replicas, to work on them
+    Drain(change::DrainArguments),
+    /// Let drained hosts be used again
+    Undrain(change::UndrainArguments),
+    /// Print what replicas wrote last, wherever they run
+    Logs(change::LogsArguments),
+    /// Print what changed lately
+    Events(change::EventsArguments),
     /// Read, write and watch keys of the key-value store
     #[command(after_help = "Examples:\n\
         evenkeel kv put greeting hello\n\
@@ -198,6 +223,9 @@ pub(crate) struct StatusArguments {
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show it anew every second, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) watch: bool,
 }
 
 /// Reads the command line and runs the command. A misuse ends with exit code 2.
@@ -211,6 +239,12 @@ pub(crate) fn run() -> ExitCode {
         Command::Schema => commands::explain::schema(),
         Command::Node(arguments) => commands::node::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
+        Command::Plan(arguments) => commands::change::plan(&arguments),
+        Command::Apply(arguments) => commands::change::apply(&arguments),
+        Command::Drain(arguments) => commands::change::drain(&arguments),
+        Command::Undrain(arguments) => commands::change::undrain(&arguments),
+        Command::Logs(arguments) => commands::logs::logs(&arguments),
+        Command::Events(arguments) => commands::logs::events(&arguments),
         Command::Kv(arguments) => commands::kv::run(&arguments),
         Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::Down { data } => commands::down::run(&data),

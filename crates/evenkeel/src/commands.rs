@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod down;
@@ -8,6 +9,7 @@ pub(crate) mod init;
 mod input;
 pub(crate) mod kv;
 mod local;
+pub(crate) mod logs;
 pub(crate) mod node;
 mod packages;
 pub(crate) mod snapshot;

@@ -11,3 +11,6 @@ pub(crate) const GOAL_NOT_MET: u8 = 3;
 
 /// No quorum.
 pub(crate) const NO_QUORUM: u8 = 4;
+
+/// There is something to change, for who asked.
+pub(crate) const CHANGES: u8 = 5;

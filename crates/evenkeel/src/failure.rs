@@ -46,6 +46,11 @@ impl Failure {
         self
     }
 
+    /// Returns it as text, with all that caused it.
+    pub(crate) fn text(&self) -> String {
+        self.error.as_ref().map_or_else(String::new, |error| format!("error: {error:#}"))
+    }
+
     /// Shows it, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if let Some(error) = &self.error

@@ -293,8 +293,9 @@ impl Balancer {
     fn handle_finding(&mut self, key: EndpointKey, finding: Finding, now: Timestamp) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         let Some(upstream) = self.table.upstreams.get(&slot.upstream) else { return };
-        slot.health.handle_finding(finding, &upstream.health, now);
-        slot.check_at = now + next_check(&upstream.health, &slot.health, &mut self.rng);
+        let check = slot.endpoint.health.as_ref().unwrap_or(&upstream.health);
+        slot.health.handle_finding(finding, check, now);
+        slot.check_at = now + next_check(check, &slot.health, &mut self.rng);
     }
 
     fn handle_outcome(&mut self, key: EndpointKey, outcome: Outcome, now: Timestamp) {
@@ -353,7 +354,7 @@ impl Balancer {
                 continue;
             }
             let Some(upstream) = self.table.upstreams.get(&slot.upstream) else { continue };
-            let check = &upstream.health;
+            let check = slot.endpoint.health.as_ref().unwrap_or(&upstream.health);
             // Until the answer comes, so that a lost answer delays checks but never ends them.
             slot.check_at = now + check.timeout * 2 + check.every;
             self.actions.push_back(Action::Check {

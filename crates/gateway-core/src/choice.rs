@@ -1,7 +1,7 @@
 //! Decides which endpoint gets a request.
 //!
 //! In order: the best [`Standing`] that is left (fail open: only an endpoint that proved to be
-//! another one is never used); the nearest [`Tier`] with room; in it the less loaded of two drawn
+//! another one is never used, and the key-value API only where somebody answers); the nearest [`Tier`] with room; in it the less loaded of two drawn
 //! at random (Mitzenmacher, "The power of two choices", 2001).
 
 use std::net::SocketAddr;
@@ -73,6 +73,9 @@ impl Balancer {
         let standings = left().filter_map(|key| Some(self.slots.get(&key)?.standing(now)));
         let best = match standings.min() {
             None | Some(Standing::Foreign) => return Choice::Nothing,
+            // A hung node takes requests and never answers: the store's own promise is to refuse at
+            // once what it cannot serve.
+            Some(Standing::Silent) if *upstream == UpstreamId::KeyValue => return Choice::Nothing,
             Some(Standing::Unchecked) if patience == Patience::Wait => return Choice::Unchecked,
             Some(best) => best,
         };

@@ -161,6 +161,9 @@ pub struct Endpoint {
     pub zone: ZoneName,
     /// Whether it takes new requests.
     pub phase: InstancePhase,
+    /// How it is asked for its health, where that differs from [`Upstream::health`]: while a new
+    /// definition replaces an old one, replicas of both are there.
+    pub health: Option<HealthCheck>,
 }
 
 /// Names an endpoint. Health and counters are kept under this name when the table changes.

@@ -110,6 +110,8 @@ struct EndpointText {
     region: String,
     zone: String,
     phase: PhaseText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    health: Option<HealthText>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -263,38 +265,49 @@ impl UpstreamIdText {
 
 impl From<(&UpstreamId, &Upstream)> for UpstreamText {
     fn from((id, upstream): (&UpstreamId, &Upstream)) -> Self {
-        let health = &upstream.health;
         Self {
             id: UpstreamIdText::from(id),
-            health: HealthText {
-                probe: match &health.probe {
-                    Probe::Http(path) => ProbeText::Http(path.clone()),
-                    Probe::Tcp => ProbeText::Tcp,
-                },
-                every_us: micros(health.every),
-                timeout_us: micros(health.timeout),
-                unhealthy_after: health.unhealthy_after,
-                healthy_after: health.healthy_after,
-                alive: health.alive.clone(),
-            },
+            health: HealthText::from(&upstream.health),
             endpoints: upstream.endpoints.iter().map(EndpointText::from).collect(),
+        }
+    }
+}
+
+impl From<&HealthCheck> for HealthText {
+    fn from(health: &HealthCheck) -> Self {
+        Self {
+            probe: match &health.probe {
+                Probe::Http(path) => ProbeText::Http(path.clone()),
+                Probe::Tcp => ProbeText::Tcp,
+            },
+            every_us: micros(health.every),
+            timeout_us: micros(health.timeout),
+            unhealthy_after: health.unhealthy_after,
+            healthy_after: health.healthy_after,
+            alive: health.alive.clone(),
+        }
+    }
+}
+
+impl From<HealthText> for HealthCheck {
+    fn from(text: HealthText) -> Self {
+        Self {
+            probe: match text.probe {
+                ProbeText::Http(path) => Probe::Http(path),
+                ProbeText::Tcp => Probe::Tcp,
+            },
+            every: Duration::from_micros(text.every_us),
+            timeout: Duration::from_micros(text.timeout_us),
+            unhealthy_after: text.unhealthy_after,
+            healthy_after: text.healthy_after,
+            alive: text.alive,
         }
     }
 }
 
 impl UpstreamText {
     fn into_upstream(self) -> Result<(UpstreamId, Upstream), FormatError> {
-        let health = HealthCheck {
-            probe: match self.health.probe {
-                ProbeText::Http(path) => Probe::Http(path),
-                ProbeText::Tcp => Probe::Tcp,
-            },
-            every: Duration::from_micros(self.health.every_us),
-            timeout: Duration::from_micros(self.health.timeout_us),
-            unhealthy_after: self.health.unhealthy_after,
-            healthy_after: self.health.healthy_after,
-            alive: self.health.alive,
-        };
+        let health = HealthCheck::from(self.health);
         let endpoints = self.endpoints.into_iter().map(EndpointText::into_endpoint);
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         Ok((self.id.into_id()?, Upstream { health, endpoints }))
@@ -316,6 +329,7 @@ impl From<&Endpoint> for EndpointText {
                 InstancePhase::Serving => PhaseText::Serving,
                 InstancePhase::Draining => PhaseText::Draining,
             },
+            health: endpoint.health.as_ref().map(HealthText::from),
         }
     }
 }
@@ -338,6 +352,7 @@ impl EndpointText {
                 PhaseText::Serving => InstancePhase::Serving,
                 PhaseText::Draining => InstancePhase::Draining,
             },
+            health: self.health.map(HealthCheck::from),
         })
     }
 }

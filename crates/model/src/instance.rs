@@ -52,6 +52,8 @@ pub struct Instance {
     pub port: u16,
     /// Whether it takes requests.
     pub phase: InstancePhase,
+    /// Revision of the system file whose definition of the service it runs.
+    pub revision: u64,
 }
 
 /// The hosts of each service's replicas, one entry a replica.

@@ -32,6 +32,60 @@ pub struct Service {
     pub drain: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// How a changed definition replaces running replicas.
+    pub deploy: DeployPolicy,
+}
+
+impl Service {
+    /// Returns whether a replica of `other` runs exactly what one of this definition would. How
+    /// many there are, what they need and how they are replaced makes no difference to one replica.
+    #[must_use]
+    pub fn runs_the_same_as(&self, other: &Self) -> bool {
+        // Taken apart, so that nothing new is forgotten here.
+        let Self {
+            name,
+            command,
+            directory,
+            environment,
+            health,
+            port,
+            start_grace,
+            stop_grace,
+            replicas: _,
+            needs: _,
+            drain: _,
+            deploy: _,
+        } = self;
+        *name == other.name
+            && *command == other.command
+            && *directory == other.directory
+            && *environment == other.environment
+            && *health == other.health
+            && *port == other.port
+            && *start_grace == other.start_grace
+            && *stop_grace == other.stop_grace
+    }
+}
+
+/// How a changed definition replaces running replicas: a few at a time, each new one ready before
+/// an old one goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeployPolicy {
+    /// Replicas that are replaced first, at least 1. The others follow only once these have shown
+    /// that they stay ready.
+    pub canary: u32,
+    /// Replicas that are then replaced at a time, at least 1.
+    pub batch: u32,
+    /// Time for which new replicas must stay ready before more are replaced.
+    pub healthy_for: Duration,
+    /// Whether a definition whose replicas fail is given up for the one before.
+    pub rollback: bool,
+}
+
+impl DeployPolicy {
+    /// What holds for a service that says nothing about it.
+    pub const STANDARD: Self =
+        Self { canary: 1, batch: 1, healthy_for: Duration::from_secs(5), rollback: true };
 }
 
 /// A thing that a service cannot work without.

@@ -24,6 +24,9 @@ pub struct System {
     pub gateways: BTreeMap<GatewayName, Gateway>,
     /// Where Evenkeel itself listens.
     pub ports: Ports,
+    /// The coordinator's voters, sorted by name: dealt by [`crate::voting::deal_voters`] when the
+    /// system begins, and kept from then on, whatever hosts are added.
+    pub voters: Vec<HostName>,
 }
 
 /// Ports that Evenkeel uses on every host.

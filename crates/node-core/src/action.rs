@@ -65,6 +65,12 @@ pub enum Action {
         /// Which process.
         id: ProcessId,
     },
+    /// Read the last lines of a replica's log, at most [`evenkeel_control::report::LAST_LINES_MAX`].
+    /// Answered by `LogRead`, or not at all.
+    ReadLog {
+        /// Which process.
+        id: ProcessId,
+    },
     /// Ask a process a health question. Answered by `CheckFinished`, in any case.
     Check {
         /// Which process.

@@ -15,7 +15,7 @@ use evenkeel_control::report::{InstanceReport, InstanceState};
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::place::Host;
 use evenkeel_model::random::Rng;
-use evenkeel_model::service::{HealthCheck, Probe};
+use evenkeel_model::service::{HealthCheck, Probe, Service};
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 use evenkeel_supervisor_core::supervision::{self, Policy, Purpose, State, Supervision};
@@ -55,6 +55,10 @@ struct Process {
     /// When it is to be told to stop.
     leave_at: Option<Timestamp>,
     draining: bool,
+    /// What its log said when it last ended or failed its check.
+    last_lines: Vec<String>,
+    /// Time for which it may end old requests when it leaves without having been drained.
+    drain: Duration,
 }
 
 impl Agent {
@@ -135,8 +139,10 @@ impl Agent {
 
     /// Makes every process of the plan wanted, and everything else leave.
     fn want(&mut self, settings: &Settings, plan: Option<&Plan>, now: Timestamp) {
-        let Settings { system, host, .. } = settings;
-        let Some(host) = system.hosts.get(host) else { return };
+        let system = settings.system();
+        let Some(host) = system.hosts.get(&settings.host) else {
+            return self.leave_all(now);
+        };
         if !self.processes.contains_key(&ProcessId::Gateway) {
             let process = gateway(settings, host, self.next_rng());
             self.add(ProcessId::Gateway, process, now);
@@ -151,17 +157,25 @@ impl Agent {
                 continue;
             }
             let rng = self.next_rng();
-            if let Some(process) = replica(system, host, instance, rng) {
+            let definition = plan.and_then(|plan| plan.definition(instance));
+            if let Some(service) = definition {
+                let process = replica(system, host, service, instance, rng);
                 self.add(id.clone(), process, now);
             }
         }
         for (id, process) in &mut self.processes {
-            let ProcessId::Replica(instance) = id else { continue };
-            if !wanted.contains_key(id) && process.leave_at.is_none() {
-                let service = system.services.get(&instance.service);
-                let drain = service.filter(|_| !process.draining).map(|service| service.drain);
-                process.leave_at = Some(now + drain.unwrap_or(Duration::ZERO));
+            let is_replica = *id != ProcessId::Gateway;
+            if is_replica && !wanted.contains_key(id) && process.leave_at.is_none() {
+                let drain = if process.draining { Duration::ZERO } else { process.drain };
+                process.leave_at = Some(now + drain);
             }
+        }
+    }
+
+    /// Makes everything leave: this host is no longer part of the system.
+    fn leave_all(&mut self, now: Timestamp) {
+        for process in self.processes.values_mut() {
+            process.leave_at.get_or_insert(now + process.drain);
         }
     }
 
@@ -205,7 +219,10 @@ impl Agent {
                 let reason = format!("port {port} is taken by another program");
                 supervision::Event::StartFailed { reason }
             }
-            ProcessChange::Exited(status) => supervision::Event::Exited(status),
+            ProcessChange::Exited(status) => {
+                self.actions.push_back(Action::ReadLog { id: id.clone() });
+                supervision::Event::Exited(status)
+            }
             ProcessChange::Lost => supervision::Event::Lost,
         };
         process.supervision.handle_event(event, now);
@@ -230,9 +247,19 @@ impl Agent {
         result: Result<(), String>,
         now: Timestamp,
     ) {
+        let Some(process) = self.processes.get_mut(id) else { return };
+        let was_ill = process.supervision.unready().is_some();
+        let event = supervision::Event::CheckFinished { number, purpose, result };
+        process.supervision.handle_event(event, now);
+        if !was_ill && process.supervision.unready().is_some() {
+            self.actions.push_back(Action::ReadLog { id: id.clone() });
+        }
+    }
+
+    /// Takes in what the log of a process said last.
+    pub(crate) fn handle_log(&mut self, id: &ProcessId, lines: Vec<String>) {
         if let Some(process) = self.processes.get_mut(id) {
-            let event = supervision::Event::CheckFinished { number, purpose, result };
-            process.supervision.handle_event(event, now);
+            process.last_lines = lines;
         }
     }
 
@@ -276,6 +303,14 @@ impl Agent {
                 restarts: process.supervision.crashes(),
                 crash_looping: process.supervision.is_crash_looping(),
                 last_error: process.last_error(),
+                last_lines: match process.state() {
+                    InstanceState::Ready => Vec::new(),
+                    InstanceState::Starting
+                    | InstanceState::NotReady
+                    | InstanceState::BackingOff
+                    | InstanceState::Failed
+                    | InstanceState::Stopping => process.last_lines.clone(),
+                },
             }),
         };
         self.processes.iter().filter_map(report).collect()
@@ -308,6 +343,8 @@ impl Process {
             supervision: Supervision::new(policy, rng),
             leave_at: None,
             draining: true,
+            last_lines: Vec::new(),
+            drain: Duration::ZERO,
         }
     }
 
@@ -364,7 +401,7 @@ impl Process {
 /// Makes the gateway's process. It is asked whether it answers, but never ended for being slow:
 /// an overloaded gateway that is killed makes the overload worse.
 fn gateway(settings: &Settings, host: &Host, rng: Rng) -> Process {
-    let spec = gateway_spec(&settings.system, host, &settings.gateway_command);
+    let spec = gateway_spec(settings.system(), host, &settings.gateway_command);
     let check = HealthCheck {
         probe: Probe::Http("/state".to_owned()),
         every: Duration::from_secs(1),
@@ -378,13 +415,18 @@ fn gateway(settings: &Settings, host: &Host, rng: Rng) -> Process {
         start_grace: Duration::from_secs(10),
         stop_grace: STOP_GRACE,
     };
-    let address = private_address(host, settings.system.ports.gateway_admin);
+    let address = private_address(host, settings.system().ports.gateway_admin);
     Process::wanted(spec, policy, check, address, rng)
 }
 
-/// Makes a replica's process; `None` when its service is not in the system.
-fn replica(system: &System, host: &Host, instance: &Instance, rng: Rng) -> Option<Process> {
-    let service = system.services.get(&instance.id.service)?;
+/// Makes the process of a replica that runs `service`.
+fn replica(
+    system: &System,
+    host: &Host,
+    service: &Service,
+    instance: &Instance,
+    rng: Rng,
+) -> Process {
     let policy = Policy {
         check: Some(service.health.clone()),
         start_grace: service.start_grace,
@@ -394,7 +436,8 @@ fn replica(system: &System, host: &Host, instance: &Instance, rng: Rng) -> Optio
     let address = SocketAddr::new(host.address, instance.port);
     let mut process = Process::wanted(spec, policy, service.health.clone(), address, rng);
     process.draining = instance.phase == InstancePhase::Draining;
-    Some(process)
+    process.drain = service.drain;
+    process
 }
 
 impl Process {
@@ -411,6 +454,8 @@ impl Process {
             supervision: Supervision::new(policy, rng),
             leave_at: None,
             draining: false,
+            last_lines: Vec::new(),
+            drain: Duration::ZERO,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel_control::declaration::Wanted;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
 use evenkeel_model::name::HostName;
@@ -22,6 +23,14 @@ pub enum Event {
         /// When this host leads: the stored plan, read after the election, `None` when the
         /// store has none. Without meaning otherwise.
         plan: Option<Plan>,
+        /// When this host leads: what the store wants, `None` when nobody has said: then what this
+        /// host was started with. Without meaning otherwise.
+        wanted: Option<Wanted>,
+    },
+    /// The store was seen to want this. Of use to the leader alone.
+    WantedSeen {
+        /// What it wants.
+        wanted: Wanted,
     },
     /// The plan of a `StorePlan` is stored.
     PlanStored {
@@ -107,6 +116,13 @@ pub enum Event {
         purpose: Purpose,
         /// Nothing, or why the check failed; a timeout is a failure.
         result: Result<(), String>,
+    },
+    /// The answer to a `ReadLog`.
+    LogRead {
+        /// The process in the action.
+        id: ProcessId,
+        /// The last lines, the newest last.
+        lines: Vec<String>,
     },
     /// Stop everything on this host, then the node.
     Stop,

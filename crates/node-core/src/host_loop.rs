@@ -11,12 +11,14 @@
 //!                                           refused                        processes, WriteRoutes
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use evenkeel_control::controller::{self, Controller};
+use evenkeel_control::declaration::{Declaration, Wanted};
 use evenkeel_control::hosts::HostState;
 use evenkeel_control::plan::Plan;
+use evenkeel_control::preview::preview;
 use evenkeel_control::redundancy::Redundancy;
 use evenkeel_control::report::{HostReport, InstanceReport, LeaderAnswer};
 use evenkeel_gateway_core::table::RouteTable;
@@ -94,10 +96,11 @@ impl HostLoop {
     /// not anybody else is in reach.
     #[must_use]
     pub fn new(settings: Settings, restored: Restored, now: Timestamp) -> Self {
-        let others = settings.system.hosts.keys().filter(|host| **host != settings.host);
+        let mut settings = settings;
+        follow_declaration(&mut settings, restored.plan.as_ref());
         let distances =
             restored.routes.as_ref().map(|routes| routes.distances.clone()).unwrap_or_default();
-        let reach = Reach::new(others.cloned(), settings.timings.reachable, distances);
+        let reach = Reach::new(others(&settings), settings.timings.reachable, distances);
         let mut host_loop = Self {
             agent: Agent::new(settings.seed),
             settings,
@@ -135,7 +138,12 @@ impl HostLoop {
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
         self.wake_up(now);
         match event {
-            Event::Role { leader, term, plan } => self.handle_role(leader, term, plan, now),
+            Event::Role { leader, term, plan, wanted } => {
+                self.handle_role(leader, term, plan, wanted, now);
+            }
+            Event::WantedSeen { wanted } => {
+                self.control(controller::Event::WantedSeen(wanted), now);
+            }
             Event::PlanStored { number } => {
                 self.control(controller::Event::PlanStored(number), now);
             }
@@ -150,6 +158,10 @@ impl HostLoop {
                 if let Some(saving) = self.saving.take_if(|saving| saving.plan.number == number) {
                     self.plan = Some(saving.plan);
                     self.plan_error = None;
+                    if follow_declaration(&mut self.settings, self.plan.as_ref()) {
+                        self.reach.set_hosts(others(&self.settings));
+                        self.routed = None;
+                    }
                 }
             }
             Event::PlanSaveFailed { number, reason } => {
@@ -177,6 +189,7 @@ impl HostLoop {
             Event::CheckFinished { id, number, purpose, result } => {
                 self.agent.handle_check(&id, number, purpose, result, now);
             }
+            Event::LogRead { id, lines } => self.agent.handle_log(&id, lines),
             Event::Stop => {
                 self.stopping = true;
                 self.controller = None;
@@ -220,6 +233,33 @@ impl HostLoop {
         self.controller.as_ref().map(|controller| controller.answer_for(plan_number, now))
     }
 
+    /// Returns the plan that would follow in the end if the store wanted `wanted`, beginning with
+    /// the plan in force here, on the hosts that are up as far as this host knows.
+    #[must_use]
+    pub fn preview(&self, wanted: &Wanted, now: Timestamp) -> Plan {
+        let states = match &self.controller {
+            Some(controller) => controller.hosts().states(now),
+            None => self.leader.hosts.clone(),
+        };
+        let known = wanted.system().hosts.keys().cloned();
+        // A host that nobody has spoken of yet is one that is to be added.
+        let up = known.filter(|host| states.get(host).is_none_or(|state| *state == HostState::Up));
+        let empty = Plan::empty();
+        preview(wanted, self.planned().unwrap_or(&empty), &up.collect::<Vec<HostName>>())
+    }
+
+    /// Returns the newest plan that this host knows to be stored.
+    #[must_use]
+    pub fn planned(&self) -> Option<&Plan> {
+        self.controller.as_ref().map(Controller::plan).or(self.plan.as_ref())
+    }
+
+    /// Returns the system file whose places and routes are in force on this host.
+    #[must_use]
+    pub const fn declaration(&self) -> &Declaration {
+        &self.settings.declaration
+    }
+
     /// Returns the plan in force on this host.
     #[must_use]
     pub const fn plan(&self) -> Option<&Plan> {
@@ -252,6 +292,10 @@ impl HostLoop {
             plan: self.plan.clone(),
             routes_generation: self.routes.as_ref().map_or(0, |routes| routes.generation),
             hosts: self.host_statuses(now),
+            wanted: self.controller.as_ref().map(|controller| {
+                let Wanted { declaration, drained, drained_revision } = controller.wanted();
+                (declaration.revision, *drained_revision, drained.clone())
+            }),
             processes: self.agent.statuses(),
             instances: self.instance_statuses(),
             redundancy,
@@ -283,7 +327,7 @@ impl HostLoop {
             disk_ok: report(host).is_none_or(|report| report.disk_ok),
             gateway_up: report(host).is_none_or(|report| report.gateway_up),
         };
-        self.settings.system.hosts.keys().map(|host| (host.clone(), status(host))).collect()
+        self.settings.system().hosts.keys().map(|host| (host.clone(), status(host))).collect()
     }
 
     fn instance_statuses(&self) -> Vec<InstanceStatus> {
@@ -310,6 +354,7 @@ impl HostLoop {
         leader: Option<HostName>,
         term: u64,
         plan: Option<Plan>,
+        wanted: Option<Wanted>,
         now: Timestamp,
     ) {
         if term < self.leader.term {
@@ -323,19 +368,29 @@ impl HostLoop {
             if let Some(plan) = &plan {
                 self.offer(plan);
             }
-            self.controller = None;
+            if let Some(controller) = self.controller.take() {
+                // What a leader knew is as old as its office.
+                self.leader.contact_at = Some(now);
+                self.leader.hosts = controller.hosts().states(now);
+                self.leader.missing = Some(controller.redundancy(now).missing);
+            }
             if news {
                 // A new leader hears of this host at once.
                 self.heartbeat.lost_at = None;
                 self.heartbeat.due_at = now;
             }
         } else if self.controller.is_none() || news {
-            let Settings { system, control, .. } = &self.settings;
+            let Settings { control, declaration, .. } = &self.settings;
+            let wanted = wanted.unwrap_or_else(|| Wanted {
+                declaration: declaration.clone(),
+                drained: BTreeSet::new(),
+                drained_revision: 0,
+            });
             // Hosts far away hear of a new leader, and are heard by it, later than those near by.
             let farthest = self.reach.reachable(now).into_values().flatten().max();
             let ttl = patience(control.ttl, farthest);
             let control = controller::Settings { ttl, ..*control };
-            self.controller = Some(Controller::new(system.clone(), control, term, plan, now));
+            self.controller = Some(Controller::new(wanted, control, term, plan, now));
             self.heartbeat.due_at = now;
         }
     }
@@ -424,7 +479,8 @@ impl HostLoop {
 
     /// Writes routes when they are not what plan and place make of them.
     fn route(&mut self, now: Timestamp) {
-        let Settings { system, host, .. } = &self.settings;
+        let Settings { declaration, host, .. } = &self.settings;
+        let system = &declaration.system;
         let Some(host) = system.hosts.get(host) else { return };
         let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
         let empty = Plan::empty();
@@ -452,7 +508,7 @@ impl HostLoop {
 
     /// Returns whether routes belong to another system or host than this one.
     fn system_changed(&self, routes: &RouteTable) -> bool {
-        routes.system != self.settings.system.name || routes.host != self.settings.host
+        routes.system != self.settings.system().name || routes.host != self.settings.host
     }
 
     /// Sends what is due to other hosts.
@@ -506,4 +562,21 @@ impl HostLoop {
             disk_ok: self.disk_error().is_none(),
         }
     }
+}
+
+/// Lets the host follow the system file that its plan names. Returns whether that is another one.
+fn follow_declaration(settings: &mut Settings, plan: Option<&Plan>) -> bool {
+    let Some(declaration) = plan.and_then(|plan| plan.declaration_for(&settings.host)) else {
+        return false;
+    };
+    let changed = settings.declaration != *declaration;
+    if changed {
+        settings.declaration = declaration.clone();
+    }
+    changed
+}
+
+/// Every host but this one.
+fn others(settings: &Settings) -> impl Iterator<Item = HostName> {
+    settings.system().hosts.keys().filter(|host| **host != settings.host).cloned()
 }

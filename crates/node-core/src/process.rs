@@ -151,7 +151,7 @@ mod tests {
     use evenkeel_model::instance::InstancePhase;
     use evenkeel_model::name::{HostName, RegionName, ServiceName, SystemName, ZoneName};
     use evenkeel_model::place::{HostRole, SurvivalGoal};
-    use evenkeel_model::service::{HealthCheck, Probe, ServicePort};
+    use evenkeel_model::service::{DeployPolicy, HealthCheck, Probe, ServicePort};
     use evenkeel_model::system::Ports;
 
     use super::*;
@@ -188,6 +188,7 @@ mod tests {
             start_grace: Duration::from_secs(1),
             drain: Duration::from_secs(1),
             stop_grace: Duration::from_secs(1),
+            deploy: DeployPolicy::STANDARD,
         }
     }
 
@@ -206,6 +207,7 @@ mod tests {
                 gateway_admin: 7403,
                 replicas: 20000..=29999,
             },
+            voters: Vec::new(),
         }
     }
 
@@ -215,6 +217,7 @@ mod tests {
             host: HostName::parse("fra1").unwrap(),
             port: 20003,
             phase: InstancePhase::Serving,
+            revision: 1,
         };
         let spec = replica_spec(&system(), &host(address), &service(), &instance);
         assert_eq!(spec.command, ["/bin/web", "--at=fra1:20003"]);

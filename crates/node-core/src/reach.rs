@@ -34,6 +34,17 @@ impl Reach {
         Self { window, probed: hosts.map(|host| (host, None)).collect(), distances }
     }
 
+    /// Follows a changed list of hosts.
+    pub(crate) fn set_hosts(&mut self, hosts: impl Iterator<Item = HostName>) {
+        let mut before = std::mem::take(&mut self.probed);
+        self.probed = hosts
+            .map(|host| {
+                let probed = before.remove(&host).flatten();
+                (host, probed)
+            })
+            .collect();
+    }
+
     /// Takes a probe's answer in: round trips are averaged over the last eight or so.
     pub(crate) fn handle_answer(&mut self, from: &HostName, round_trip: Duration, now: Timestamp) {
         let Some(probed) = self.probed.get_mut(from) else { return };

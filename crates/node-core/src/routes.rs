@@ -75,13 +75,19 @@ fn listener(gateway: &Gateway, host: &Host) -> Listener {
 }
 
 fn upstream(system: &System, plan: &Plan, service: &Service) -> Upstream {
-    let endpoints =
-        plan.of_service(&service.name).filter_map(|instance| replica(system, instance)).collect();
+    let replica = |instance| replica(system, plan, service, instance);
+    let endpoints = plan.of_service(&service.name).filter_map(replica).collect();
     Upstream { health: service.health.clone(), endpoints }
 }
 
-fn replica(system: &System, instance: &Instance) -> Option<Endpoint> {
+fn replica(
+    system: &System,
+    plan: &Plan,
+    service: &Service,
+    instance: &Instance,
+) -> Option<Endpoint> {
     let host = system.hosts.get(&instance.host)?;
+    let health = plan.definition(instance).map(|definition| &definition.health);
     Some(Endpoint {
         id: EndpointId::Replica(instance.id.clone()),
         address: SocketAddr::new(host.address, instance.port),
@@ -89,6 +95,7 @@ fn replica(system: &System, instance: &Instance) -> Option<Endpoint> {
         region: host.region.clone(),
         zone: host.zone.clone(),
         phase: instance.phase,
+        health: health.filter(|health| **health != service.health).cloned(),
     })
 }
 
@@ -100,5 +107,6 @@ fn api(system: &System, host: &Host) -> Endpoint {
         region: host.region.clone(),
         zone: host.zone.clone(),
         phase: InstancePhase::Serving,
+        health: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_control::controller;
+use evenkeel_control::declaration::Declaration;
 use evenkeel_control::plan::Plan;
 use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
@@ -13,10 +14,10 @@ use crate::process::ProcessId;
 /// Who the host is and how patient it is.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The host that this loop runs on; one of `system`.
+    /// The host that this loop runs on.
     pub host: HostName,
-    /// The whole system.
-    pub system: System,
+    /// The system file that the host was started with, followed by those of plans.
+    pub declaration: Declaration,
     /// Differs for each life of the node process.
     pub boot: u64,
     /// Seed of the restart back-off.
@@ -29,6 +30,14 @@ pub struct Settings {
     pub control: controller::Settings,
     /// A rule that is broken on purpose, so that a simulator can show that it notices.
     pub defect: Option<Defect>,
+}
+
+impl Settings {
+    /// Returns the system whose places and routes are in force.
+    #[must_use]
+    pub fn system(&self) -> &System {
+        &self.declaration.system
+    }
 }
 
 /// How often a host speaks to others.

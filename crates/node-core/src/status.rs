@@ -1,6 +1,6 @@
 //! What a host knows, for people: the whole local view at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::hosts::HostState;
@@ -32,6 +32,9 @@ pub struct Status {
     pub routes_generation: u64,
     /// Every host of the system.
     pub hosts: BTreeMap<HostName, HostStatus>,
+    /// What the store wants: revisions of the system file and of the drained hosts, and these; known
+    /// to the leader alone.
+    pub wanted: Option<(u64, u64, BTreeSet<HostName>)>,
     /// Processes of this host.
     pub processes: Vec<ProcessStatus>,
     /// Every replica of the plan: its state is known to the leader, and to its own host.

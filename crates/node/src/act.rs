@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::declaration::Wanted;
 use evenkeel_control::plan::Plan;
-use evenkeel_control::report::{HostReport, LeaderAnswer};
+use evenkeel_control::report::{HostReport, LAST_LINES_MAX, LeaderAnswer};
 use evenkeel_coordinator::options::{RoundTrips, patience_for};
 use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
@@ -40,7 +41,7 @@ const OFFICE_RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Hands {
     /// The system in force.
-    pub system: Arc<System>,
+    pub system: watch::Receiver<Arc<System>>,
     /// Requests to other hosts.
     pub client: Client,
     /// How far other hosts are.
@@ -51,9 +52,10 @@ pub struct Hands {
     pub plan: Writer<Plan>,
     /// The gateway's snapshot on disk.
     pub routes: Writer<RouteTable>,
-    /// The system file on disk.
+    /// Where the system file in force is kept for people.
     pub system_file: PathBuf,
-    /// Text of the system file that this node runs with.
+    /// Text of the system file that this node was started with: the system begins with it if it
+    /// has none yet.
     pub system_text: Arc<str>,
 }
 
@@ -69,6 +71,7 @@ impl Hands {
             Action::TerminateProcess { id } => Self::signal(shims.clone(), id, Signal::Terminate),
             Action::KillProcess { id } => Self::signal(shims.clone(), id, Signal::Kill),
             Action::RemoveProcess { id } => Self::remove(shims.clone(), id),
+            Action::ReadLog { id } => self.read_log(shims.clone(), id),
             Action::Check { id, number, purpose, probe, address, timeout } => {
                 let hands = self.clone();
                 tokio::spawn(async move {
@@ -86,8 +89,9 @@ impl Hands {
     }
 
     fn send_heartbeat(&self, to: &HostName, report: &HostReport) {
-        let Some(address) = self.system.hosts.get(to).map(|host| host.address) else { return };
-        let address = SocketAddr::new(address, self.system.ports.api);
+        let system = Arc::clone(&self.system.borrow());
+        let Some(address) = system.hosts.get(to).map(|host| host.address) else { return };
+        let address = SocketAddr::new(address, system.ports.api);
         let body = serde_json::to_vec(&ReportWire::from(report));
         let limit = patience_for(&self.round_trips.borrow(), to, HEARTBEAT_MAX);
         let hands = self.clone();
@@ -108,11 +112,8 @@ impl Hands {
     ) -> Result<LeaderAnswer, String> {
         let body = body.map_err(|error| error.to_string())?;
         let answer = self.client.post(address, "/internal/heartbeat", body, limit).await?;
-        let mut wire: AnswerWire =
+        let wire: AnswerWire =
             serde_json::from_slice(&answer).map_err(|error| format!("{address}: {error}"))?;
-        if let Some(digest) = wire.system_digest.take() {
-            drop(self.outcomes.send(Outcome::SystemDigest(digest)).await);
-        }
         LeaderAnswer::try_from(wire).map_err(|error| format!("{address}: {error}"))
     }
 
@@ -179,8 +180,8 @@ impl Hands {
         tokio::spawn(async move {
             while store.leadership() == leadership {
                 match hands.read_office(&store).await {
-                    Ok(plan) => {
-                        let outcome = Outcome::Office(leadership, plan);
+                    Ok((plan, wanted)) => {
+                        let outcome = Outcome::Office(leadership, plan, Box::new(wanted));
                         // The loop has ended: nobody is left to be told.
                         return drop(hands.outcomes.send(outcome).await);
                     }
@@ -193,18 +194,27 @@ impl Hands {
         });
     }
 
-    async fn read_office(&self, store: &Store) -> Result<Option<Plan>, String> {
-        let stored = store.adopt_system(&self.system_text).await?;
-        if *stored != *self.system_text {
-            self.replace_system(&stored).await?;
-        }
-        store.read_plan().await.map(|read| read.map(|(plan, _)| plan))
+    async fn read_office(&self, store: &Store) -> Result<(Option<Plan>, Wanted), String> {
+        store.begin_system(&self.system_text).await?;
+        let wanted = store.read_wanted(&self.voters()).await?;
+        let wanted = wanted.ok_or_else(|| "the store has no system file".to_owned())?;
+        let plan = store.read_plan().await?.map(|(plan, _)| plan);
+        Ok((plan, wanted))
     }
 
-    /// Reads the plan that the store holds on this host, and tells the core.
-    pub fn look_at_plan(&self, store: &Store) {
+    fn voters(&self) -> Vec<HostName> {
+        self.system.borrow().voters.clone()
+    }
+
+    /// Reads the plan and what is wanted, as the store holds them on this host, and tells the core.
+    pub fn look_at_store(&self, store: &Store) {
         let (hands, store) = (self.clone(), store.clone());
         tokio::spawn(async move {
+            match store.seen_wanted(&hands.voters()).await {
+                Ok(Some(wanted)) => hands.tell(Event::WantedSeen { wanted }).await,
+                Ok(None) => {}
+                Err(reason) => tracing::debug!(reason, "the wanted system was not read"),
+            }
             match store.seen_plan().await {
                 Ok(Some(plan)) => hands.tell(Event::PlanSeen { plan }).await,
                 Ok(None) => {}
@@ -213,28 +223,25 @@ impl Hands {
         });
     }
 
-    /// Fetches the replicated system file, which differs from this node's, and puts it in force.
-    pub fn fetch_system(&self, store: &Store) {
-        let (hands, store) = (self.clone(), store.clone());
-        tokio::spawn(async move {
-            match store.read_system().await {
-                Ok(Some(text)) if *text != *hands.system_text => {
-                    if let Err(reason) = hands.replace_system(&text).await {
-                        tracing::warn!(reason, "the replicated system file is not in force here");
-                    }
-                }
-                Ok(_) => {}
-                Err(reason) => tracing::info!(reason, "the replicated system file was not read"),
+    /// Keeps the system file in force beside the plan, for people: nothing reads it that has a plan.
+    pub fn keep_system_file(&self, text: Arc<str>) {
+        let path = self.system_file.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = write_durably(&path, text.as_bytes()) {
+                tracing::warn!(path = %path.display(), %error, "the system file was not kept");
             }
         });
     }
 
-    async fn replace_system(&self, text: &str) -> Result<(), String> {
-        tracing::warn!("this host's system file differs from the replicated one, which wins");
-        write_durably(&self.system_file, text.as_bytes())
-            .map_err(|error| format!("write `{}`: {error}", self.system_file.display()))?;
-        drop(self.outcomes.send(Outcome::SystemReplaced).await);
-        Ok(())
+    fn read_log(&self, shims: Shims, id: ProcessId) {
+        let hands = self.clone();
+        tokio::spawn(async move {
+            let name = id.to_string();
+            let read = tokio::task::spawn_blocking(move || shims.log_tail(&name, LAST_LINES_MAX));
+            if let Ok(lines) = read.await {
+                hands.tell(Event::LogRead { id, lines }).await;
+            }
+        });
     }
 }
 

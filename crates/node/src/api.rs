@@ -1,6 +1,9 @@
 //! What a node answers over HTTP beside the key-value API: heartbeats of other hosts, the status,
 //! metrics, and, on its unix socket only, the order to stop.
 
+pub mod changes;
+pub mod logs;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +14,19 @@ use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use evenkeel_control::declaration::Wanted;
+use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
 use evenkeel_coordinator::options::{RoundTrips, patience_for};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::system::System;
+use evenkeel_supervisor::shims::Shims;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, FORMAT_HEADER, SYSTEM_HEADER};
 use crate::status::StatusWire;
-use crate::wire::{AnswerWire, FORMAT, ReportWire};
+use crate::store::Store;
+use crate::wire::{AnswerWire, FORMAT, ReportWire, SYSTEM_FILE_MAX};
 
 /// Longest report, in bytes.
 const REPORT_MAX: usize = 1 << 20;
@@ -32,9 +39,12 @@ const LEADER_STATUS_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Question {
     /// A host reports. Answered with `None` when this host does not lead.
-    Heartbeat(Box<HostReport>, oneshot::Sender<Option<(LeaderAnswer, Option<String>)>>),
+    Heartbeat(Box<HostReport>, oneshot::Sender<Option<LeaderAnswer>>),
     /// Somebody asks how things stand.
     Status(oneshot::Sender<StatusWire>),
+    /// Somebody asks what would follow if this were wanted. Answered with the plan in force and the
+    /// one in the end.
+    Preview(Box<Wanted>, oneshot::Sender<(Plan, Plan)>),
     /// Stop everything on this host. Answered when all has stopped.
     Down(oneshot::Sender<()>),
 }
@@ -46,10 +56,14 @@ pub struct Context {
     pub questions: mpsc::Sender<Question>,
     /// The way to other hosts.
     pub client: Client,
+    /// The replicated store.
+    pub store: Store,
+    /// The processes of this host.
+    pub shims: Shims,
     /// How far other hosts are.
     pub round_trips: watch::Receiver<RoundTrips>,
     /// The system in force.
-    pub system: Arc<System>,
+    pub system: watch::Receiver<Arc<System>>,
     /// This host.
     pub host: HostName,
 }
@@ -58,6 +72,7 @@ pub struct Context {
 pub fn public(context: Context) -> Router {
     Router::new()
         .route("/internal/heartbeat", post(heartbeat))
+        .route("/internal/log", get(logs::own))
         .route("/v1/status", get(status))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(REPORT_MAX))
@@ -66,12 +81,19 @@ pub fn public(context: Context) -> Router {
 
 /// Returns the routes for the unix socket, which only this machine's administrator can reach.
 pub fn local(context: Context) -> Router {
-    Router::new().route("/v1/status", get(status)).route("/v1/down", post(down)).with_state(context)
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/system", post(changes::apply))
+        .route("/v1/drain", post(changes::drain))
+        .route("/v1/logs", get(logs::of))
+        .route("/v1/down", post(down))
+        .layer(DefaultBodyLimit::max(SYSTEM_FILE_MAX))
+        .with_state(context)
 }
 
 async fn heartbeat(State(context): State<Context>, headers: HeaderMap, body: Bytes) -> Response {
-    if !is_of_system(&headers, &context.system.name) {
-        let system = &context.system.name;
+    let system = context.system.borrow().name.clone();
+    if !is_of_system(&headers, &system) {
         let text = format!("this node is of system `{system}` and speaks format {FORMAT}");
         return (StatusCode::CONFLICT, text).into_response();
     }
@@ -84,7 +106,7 @@ async fn heartbeat(State(context): State<Context>, headers: HeaderMap, body: Byt
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is stopping").into_response();
     }
     match answer.await {
-        Ok(Some((answer, digest))) => json(&AnswerWire::new(&answer, digest)),
+        Ok(Some(answer)) => json(&AnswerWire::new(&answer)),
         Ok(None) | Err(_) => {
             (StatusCode::MISDIRECTED_REQUEST, "this host does not lead").into_response()
         }
@@ -104,12 +126,13 @@ async fn status(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
     let Some(own) = ask_status(&context).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is stopping").into_response();
     };
+    let system = Arc::clone(&context.system.borrow());
     let local = query.as_deref().is_some_and(|query| query.split('&').any(|part| part == "local"));
     if !local
         && let Some(leader) = own.leader.as_ref().filter(|leader| *leader != context.host.as_str())
-        && let Some(host) = context.system.hosts.values().find(|host| host.name.as_str() == leader)
+        && let Some(host) = system.hosts.values().find(|host| host.name.as_str() == leader)
     {
-        let address = SocketAddr::new(host.address, context.system.ports.api);
+        let address = SocketAddr::new(host.address, system.ports.api);
         let limit = patience_for(&context.round_trips.borrow(), &host.name, LEADER_STATUS_MAX);
         let begun = Instant::now();
         let asked = context.client.get(address, "/v1/status?local", limit).await;

@@ -207,7 +207,7 @@ impl DataFolder {
     }
 
     fn identity(&self) -> PathBuf {
-        self.path.join("identity.json")
+        identity(&self.path)
     }
 
     fn read_identity(&self) -> Result<Identity, OpenError> {
@@ -293,13 +293,13 @@ impl DataFolder {
     /// Returns the last plan that this host accepted.
     #[must_use]
     pub fn plan(&self) -> PathBuf {
-        self.path.join("plan.json")
+        plan(&self.path)
     }
 
     /// Returns the system file in force.
     #[must_use]
     pub fn system_file(&self) -> PathBuf {
-        self.path.join("system.toml")
+        system_file(&self.path)
     }
 
     /// Returns the local control socket.
@@ -307,6 +307,30 @@ impl DataFolder {
     pub fn control_socket(&self) -> PathBuf {
         control_socket(&self.path)
     }
+}
+
+/// Returns the host that data folder `data` belongs to, if a node has used it.
+#[must_use]
+pub fn owner(data: &Path) -> Option<String> {
+    let text = fs::read_to_string(identity(data)).ok()?;
+    let found: Identity = serde_json::from_str(&text).ok()?;
+    Some(found.host)
+}
+
+fn identity(data: &Path) -> PathBuf {
+    data.join("identity.json")
+}
+
+/// Returns the last plan that the host of data folder `data` accepted.
+#[must_use]
+pub fn plan(data: &Path) -> PathBuf {
+    data.join("plan.json")
+}
+
+/// Returns the system file in force on the host of data folder `data`.
+#[must_use]
+pub fn system_file(data: &Path) -> PathBuf {
+    data.join("system.toml")
 }
 
 /// Returns the control socket of the node on data folder `data`.

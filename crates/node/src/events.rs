@@ -16,7 +16,8 @@ pub struct Event {
     /// When this host noticed, in nanoseconds of CLOCK_MONOTONIC.
     pub at_ns: u64,
     /// What kind: `leader-changed`, `host-up`, `host-isolated`, `host-down`, `replica-exited`,
-    /// `gateway-exited`, `redundancy-lost`, `redundancy-full`.
+    /// `gateway-exited`, `redundancy-lost`, `redundancy-full`, `system-changed`, `deploy-begun`,
+    /// `deploy-done`, `deploy-failed`, `host-drained`, `host-undrained`.
     pub kind: String,
     /// Name of the host or process it is about.
     pub subject: String,
@@ -79,6 +80,9 @@ fn differences(last: &Status, next: &Status) -> Vec<Difference> {
             _ => {}
         }
     }
+    if last.is_leader && next.is_leader {
+        change_differences(last, next, &mut found);
+    }
     for process in &next.processes {
         let before = last.processes.iter().find(|before| before.id == process.id);
         if let Some(before) = before
@@ -88,6 +92,51 @@ fn differences(last: &Status, next: &Status) -> Vec<Difference> {
         }
     }
     found
+}
+
+/// What has become of changes that somebody asked for, as the leader sees it.
+fn change_differences(last: &Status, next: &Status, found: &mut Vec<Difference>) {
+    if let (Some((before, _, were)), Some((now, _, are))) = (&last.wanted, &next.wanted) {
+        if before != now {
+            let text = format!("the system file of revision {now} is wanted");
+            found.push(("system-changed", String::new(), text));
+        }
+        let drained = are.difference(were);
+        found.extend(drained.map(|host| {
+            ("host-drained", host.to_string(), format!("host `{host}` is to be empty"))
+        }));
+        let back = were.difference(are);
+        found.extend(back.map(|host| {
+            ("host-undrained", host.to_string(), format!("host `{host}` is used again"))
+        }));
+    }
+    let (Some(before), Some(now)) = (&last.plan, &next.plan) else { return };
+    for (service, release) in &now.releases {
+        let was = before.releases.get(service).and_then(|release| release.next.as_ref());
+        let subject = service.to_string();
+        match (was, &release.next) {
+            (before, Some(next)) if before != Some(next) => {
+                let revision = next.revision;
+                found.push(match &next.failed {
+                    Some(reason) => (
+                        "deploy-failed",
+                        subject,
+                        format!("the deploy of `{service}` was rolled back: {reason}"),
+                    ),
+                    None => (
+                        "deploy-begun",
+                        subject,
+                        format!("`{service}` is deployed from revision {revision}"),
+                    ),
+                });
+            }
+            (Some(was), None) if was.failed.is_none() => {
+                let text = format!("`{service}` runs revision {} everywhere", release.current);
+                found.push(("deploy-done", subject, text));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn host_differences(last: &Status, next: &Status, found: &mut Vec<Difference>) {

@@ -2,9 +2,11 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::declaration::{Declaration, Wanted};
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::log::Space;
 use evenkeel_coordinator::options::RoundTrips;
@@ -34,8 +36,31 @@ pub enum Ending {
     Down,
     /// The node alone ends; what it started goes on, for the next node to adopt.
     Leave,
-    /// The system file in force changed: the node is to start again with it.
+    /// The system file in force differs from the one that this process was started with in what a
+    /// running process can't change: the node is to start again with it.
     Restart,
+}
+
+/// The system file that a node was started with.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Its text then.
+    pub text: String,
+}
+
+impl Given {
+    /// Says when another file is in force.
+    fn warning(&self, in_force: &Declaration) -> Option<String> {
+        (self.text != *in_force.text).then(|| {
+            format!(
+                "`{}` differs from the system file in force, revision {}",
+                self.path.display(),
+                in_force.revision
+            )
+        })
+    }
 }
 
 /// The ways into the loop.
@@ -56,12 +81,8 @@ pub struct Inlets {
 pub enum Outcome {
     /// A fact for node-core.
     Event(Box<Event>),
-    /// This host leads, and the store holds this plan.
-    Office(Leadership, Option<Plan>),
-    /// The digest of the replicated system file, as the leader told it.
-    SystemDigest(String),
-    /// The system file in force was replaced on this host's disk.
-    SystemReplaced,
+    /// This host leads, and the store holds this plan and wants this.
+    Office(Leadership, Option<Plan>, Box<Wanted>),
 }
 
 /// Everything that the loop holds.
@@ -69,8 +90,8 @@ pub enum Outcome {
 pub struct Host {
     /// The decisions.
     pub core: HostLoop,
-    /// The system in force.
-    pub system: Arc<System>,
+    /// Where the system in force is told.
+    pub system: watch::Sender<Arc<System>>,
     /// This host.
     pub name: HostName,
     /// What carries actions out.
@@ -85,8 +106,8 @@ pub struct Host {
     pub round_trips: watch::Sender<RoundTrips>,
     /// The round trips measured lately.
     pub measured: Window,
-    /// Digest of the system file that this node runs with.
-    pub system_digest: String,
+    /// The system file that this node was given, to warn when another one is in force.
+    pub given: Given,
     /// What an operator should know, said in every status.
     pub warnings: Vec<String>,
 }
@@ -102,6 +123,9 @@ impl Host {
         leaders.mark_changed();
         space.mark_changed();
         loop {
+            if self.follow_system() {
+                return Ending::Restart;
+            }
             if self.act() {
                 clear(&self.shims).await;
                 for reply in down {
@@ -114,9 +138,7 @@ impl Host {
             tokio::select! {
                 () = sleep_until(&self.core) => self.core.handle_timeout(clock::now()),
                 Some(outcome) = inlets.outcomes.recv() => {
-                    if let Some(ending) = self.handle_outcome(outcome) {
-                        return ending;
-                    }
+                    self.handle_outcome(outcome);
                 }
                 Some(event) = inlets.shims.recv() => self.handle_shim(event),
                 Some(question) = inlets.questions.recv() => {
@@ -138,7 +160,7 @@ impl Host {
                 }
                 Ok(()) = changes.changed() => {
                     changes.mark_unchanged();
-                    self.hands.look_at_plan(&self.store);
+                    self.hands.look_at_store(&self.store);
                 }
                 Ok(()) = inlets.leave.changed() => return Ending::Leave,
             }
@@ -149,8 +171,9 @@ impl Host {
     fn act(&mut self) -> bool {
         while let Some(action) = self.core.poll_action() {
             if let Action::SendProbe { to } = action {
-                if let Some(host) = self.system.hosts.get(&to) {
-                    let address = SocketAddr::new(host.address, self.system.ports.peer);
+                let system = &self.core.declaration().system;
+                if let Some(host) = system.hosts.get(&to) {
+                    let address = SocketAddr::new(host.address, system.ports.peer);
                     self.probes.send(to, address);
                 }
             } else if action == Action::Finish {
@@ -170,28 +193,39 @@ impl Host {
             return;
         }
         let Leadership { leader, term } = leadership;
-        let event = Event::Role { leader, term, plan: None };
+        let event = Event::Role { leader, term, plan: None, wanted: None };
         self.core.handle_event(event, clock::now());
     }
 
-    fn handle_outcome(&mut self, outcome: Outcome) -> Option<Ending> {
+    /// Tells everybody in this process when another system file is in force. Returns whether the
+    /// process can't go on with it.
+    fn follow_system(&mut self) -> bool {
+        let declaration = self.core.declaration();
+        let before = Arc::clone(&self.system.borrow());
+        let system = &declaration.system;
+        if Arc::ptr_eq(system, &before) {
+            return false;
+        }
+        tracing::info!(revision = declaration.revision, "another system file is in force");
+        self.hands.keep_system_file(Arc::clone(&declaration.text));
+        self.system.send_replace(Arc::clone(system));
+        let address = |system: &System| system.hosts.get(&self.name).map(|host| host.address);
+        let moved = address(system).is_some_and(|now| address(&before) != Some(now));
+        moved || system.voters != before.voters || system.ports != before.ports
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Event(event) => self.core.handle_event(*event, clock::now()),
-            Outcome::Office(leadership, plan) => {
+            Outcome::Office(leadership, plan, wanted) => {
                 // It may have been lost while the plan was read.
                 if self.store.leadership() == leadership {
                     let Leadership { leader, term } = leadership;
-                    self.core.handle_event(Event::Role { leader, term, plan }, clock::now());
+                    let role = Event::Role { leader, term, plan, wanted: Some(*wanted) };
+                    self.core.handle_event(role, clock::now());
                 }
             }
-            Outcome::SystemDigest(digest) => {
-                if digest != self.system_digest {
-                    self.hands.fetch_system(&self.store);
-                }
-            }
-            Outcome::SystemReplaced => return Some(Ending::Restart),
         }
-        None
     }
 
     fn handle_shim(&mut self, event: ShimEvent) {
@@ -214,12 +248,14 @@ impl Host {
             Question::Heartbeat(report, reply) => {
                 let plan_number = report.plan_number;
                 self.core.handle_event(Event::HeartbeatReceived { report: *report }, now);
-                let digest = Some(self.system_digest.clone());
-                let answer = self.core.answer_for(plan_number, now).map(|answer| (answer, digest));
                 // A host that no longer waits will report again.
-                drop(reply.send(answer));
+                drop(reply.send(self.core.answer_for(plan_number, now)));
             }
             Question::Status(reply) => drop(reply.send(self.status(events))),
+            Question::Preview(wanted, reply) => {
+                let current = self.core.planned().cloned().unwrap_or_else(Plan::empty);
+                drop(reply.send((current, self.core.preview(&wanted, now))));
+            }
             Question::Down(reply) => {
                 down.push(reply);
                 self.core.handle_event(Event::Stop, now);
@@ -230,10 +266,13 @@ impl Host {
     fn status(&self, events: &EventLog) -> StatusWire {
         let now = clock::now();
         let status = self.core.status(now);
-        let survival = survival::judge(&self.system, &status);
+        let declaration = self.core.declaration();
+        let system = &declaration.system;
+        let survival = survival::judge(system, &status);
         let mut warnings = self.warnings.clone();
+        warnings.extend(self.given.warning(declaration));
         warnings.extend(status.disk_error.clone());
-        StatusWire::new(&status, &self.system, &survival, events.events(), warnings, now)
+        StatusWire::new(&status, system, &survival, events.events(), warnings, now)
     }
 }
 

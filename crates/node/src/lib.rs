@@ -6,6 +6,7 @@
 
 mod act;
 pub mod api;
+pub mod change;
 pub mod check;
 pub mod client;
 pub mod clock;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use evenkeel_control::controller;
+use evenkeel_control::declaration::Declaration;
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::options::{
     Options as CoordinatorOptions, RoundTrips, SEGMENT_BYTES, STORE_BYTES_MAX, Voter,
@@ -18,7 +19,6 @@ use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::place::Host as Place;
 use evenkeel_model::system::System;
-use evenkeel_model::voting::deal_voters;
 use evenkeel_node_core::event::Event;
 use evenkeel_node_core::host_loop::HostLoop;
 use evenkeel_node_core::process::ProcessId;
@@ -34,8 +34,8 @@ use crate::act::Hands;
 use crate::api::{self, Context};
 use crate::client::Client;
 use crate::clock;
-use crate::data::{DataFolder, LogWanted, OpenError, at_short_path};
-use crate::host::{Ending, Host, Inlets, Outcome};
+use crate::data::{self, DataFolder, LogWanted, OpenError, at_short_path};
+use crate::host::{Ending, Given, Host, Inlets, Outcome};
 use crate::plan_file;
 use crate::probe::Probes;
 use crate::round_trips::Window;
@@ -190,12 +190,11 @@ fn help_to_listen(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// The system file in force and what to warn of.
+/// The system file in force, and the one that was given.
 struct Loaded {
     path: PathBuf,
-    system: Arc<System>,
-    text: Arc<str>,
-    warnings: Vec<String>,
+    declaration: Declaration,
+    given: Given,
 }
 
 /// Runs a node until it is told to end; `leave` turns true when it alone is to end.
@@ -203,20 +202,17 @@ struct Loaded {
 /// # Errors
 /// When it can't start.
 pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Ending, StartError> {
-    let mut loaded = load(&options)?;
-    let system = Arc::clone(&loaded.system);
+    let loaded = load(&options)?;
+    let system = Arc::clone(&loaded.declaration.system);
     let place = find_host(&options, &loaded.path, &system)?.clone();
     check_addresses(&options, &system)?;
+    let mut warnings = Vec::new();
     if options.insecure {
-        loaded.warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
+        warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
     }
     let folder = open_folder(&options, &system, &place)?;
     let api = listen(SocketAddr::new(place.address, system.ports.api), "the API")?;
-    let probe_address = SocketAddr::new(place.address, system.ports.peer);
-    let probes =
-        Probes::bind(probe_address, system.name.clone(), place.name.clone()).map_err(|source| {
-            StartError::Listen { address: probe_address, purpose: "probes", source }
-        })?;
+    let probes = bind_probes(&system, &place)?;
     let (shim_events, shims_inlet) = mpsc::channel(1024);
     let shims = open_shims(&options, &folder, shim_events).await?;
     let (round_trips, measured) = watch::channel(RoundTrips::new());
@@ -227,31 +223,34 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let (outcomes, outcomes_inlet) = mpsc::channel(1024);
     let (questions, questions_inlet) = mpsc::channel(256);
     let client = Client::new(system.name.clone());
+    let (in_force, system_seen) = watch::channel(Arc::clone(&system));
     let context = Context {
         questions,
         client: client.clone(),
+        store: store.clone(),
+        shims: shims.clone(),
         round_trips: measured.clone(),
-        system: Arc::clone(&system),
+        system: system_seen.clone(),
         host: place.name.clone(),
     };
     serve(api, store.router().merge(api::public(context.clone())))?;
     serve_locally(&folder.control_socket(), api::local(context))?;
     let core = HostLoop::new(
-        settings(&options, &folder, &system, &place),
+        settings(&options, &folder, loaded.declaration.clone(), &place),
         restored(&folder, &system, &shims),
         clock::now(),
     );
     let host = Host {
         core,
         hands: Hands {
-            system: Arc::clone(&system),
+            system: system_seen,
             client,
             round_trips: measured,
             plan: plan_writer(&folder, &system, outcomes.clone()),
             routes: routes_writer(&folder, outcomes.clone()),
             outcomes,
             system_file: folder.system_file(),
-            system_text: Arc::clone(&loaded.text),
+            system_text: Arc::clone(&loaded.declaration.text),
         },
         name: place.name.clone(),
         store: store.clone(),
@@ -259,9 +258,9 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         shims: shims.clone(),
         round_trips,
         measured: Window::default(),
-        system_digest: digest(&loaded.text),
-        warnings: loaded.warnings,
-        system,
+        given: loaded.given,
+        warnings,
+        system: in_force,
     };
     tracing::info!(data = %folder.path().display(), "node of `{}` runs", place.name);
     let inlets =
@@ -271,13 +270,19 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     Ok(ending)
 }
 
+fn bind_probes(system: &System, place: &Place) -> Result<Probes, StartError> {
+    let address = SocketAddr::new(place.address, system.ports.peer);
+    Probes::bind(address, system.name.clone(), place.name.clone())
+        .map_err(|source| StartError::Listen { address, purpose: "probes", source })
+}
+
 /// Opens the data folder, and sees that it holds the log that it is to hold.
 fn open_folder(
     options: &Options,
     system: &System,
     place: &Place,
 ) -> Result<DataFolder, StartError> {
-    let votes = deal_voters(system).contains(&place.name);
+    let votes = system.voters.contains(&place.name);
     if options.log == LogWanted::Lost && !votes {
         return Err(StartError::RejoinsWithoutLog { host: place.name.clone() });
     }
@@ -298,36 +303,45 @@ async fn note_log(folder: &DataFolder, options: &CoordinatorOptions) -> Result<(
     Ok(())
 }
 
+/// Finds the system file in force: the one that this host's last plan names, then the one kept
+/// beside it, then the one given.
 fn load(options: &Options) -> Result<Loaded, StartError> {
-    let given = read(&options.system_file)?;
-    let replicated = options.data.join("system.toml");
-    let mut warnings = Vec::new();
-    let (path, text) = if replicated.exists() {
-        let text = read(&replicated)?;
-        if text != given {
-            warnings.push(format!(
-                "`{}` differs from the replicated system file, which is in force",
-                options.system_file.display()
-            ));
-        }
-        (replicated, text)
+    let text = read(&options.system_file)?;
+    let given = parse(&options.system_file, &text);
+    let name = match &given {
+        Ok(system) => Some(system.name.clone()),
+        Err(_) => None,
+    };
+    let given_file = Given { path: options.system_file.clone(), text: text.clone() };
+    let kept = data::system_file(&options.data);
+    let planned = name.as_ref().and_then(|name| plan_file::read(&data::plan(&options.data), name));
+    let followed = planned.as_ref().and_then(Plan::declaration).cloned();
+    let (path, declaration) = if let Some(declaration) = followed {
+        (kept, declaration)
+    } else if kept.exists() {
+        let text = read(&kept)?;
+        let system = parse(&kept, &text)?;
+        (kept, Declaration { revision: 0, text: text.into(), system: Arc::new(system) })
     } else {
-        (options.system_file.clone(), given.clone())
+        let declaration = Declaration { revision: 0, text: text.into(), system: Arc::new(given?) };
+        (options.system_file.clone(), declaration)
     };
-    let system = match evenkeel_system_file::parse(&text) {
-        Ok(parsed) => parsed.system,
-        Err(diagnostics) => return Err(StartError::File { path, text, diagnostics }),
-    };
-    // The replicated file wins within one system only: this one may be another's.
-    if text != given
-        && let Ok(parsed) = evenkeel_system_file::parse(&given)
-        && parsed.system.name != system.name
-    {
+    // What is kept wins within one system only: this folder may be another's.
+    if let Some(wanted) = name.filter(|name| *name != declaration.system.name) {
         let folder = options.data.clone();
-        let (found, wanted) = (system.name.to_string(), parsed.system.name);
+        let found = declaration.system.name.to_string();
         return Err(OpenError::OtherSystem { folder, found, wanted }.into());
     }
-    Ok(Loaded { path, system: Arc::new(system), text: text.into(), warnings })
+    Ok(Loaded { path, declaration, given: given_file })
+}
+
+fn parse(path: &Path, text: &str) -> Result<System, StartError> {
+    let parsed = evenkeel_system_file::parse(text).map_err(|diagnostics| StartError::File {
+        path: path.to_path_buf(),
+        text: text.to_owned(),
+        diagnostics,
+    })?;
+    Ok(parsed.system)
 }
 
 fn read(path: &Path) -> Result<String, StartError> {
@@ -341,6 +355,14 @@ fn find_host<'a>(
     system: &'a System,
 ) -> Result<&'a Place, StartError> {
     let found = system.hosts.values().find(|host| host.name.as_str() == options.host);
+    // The folder's own system file knows no host that was added since, or this one is a twin's.
+    if found.is_none()
+        && let Some(owner) = data::owner(&options.data).filter(|owner| *owner != options.host)
+        && let Ok(wanted) = HostName::parse(&options.host)
+    {
+        let folder = options.data.clone();
+        return Err(OpenError::OtherHost { folder, found: owner, wanted }.into());
+    }
     found.ok_or_else(|| StartError::NoHost {
         host: options.host.clone(),
         path: path.to_path_buf(),
@@ -399,7 +421,7 @@ fn coordinator_options(
     place: &Place,
     folder: &DataFolder,
 ) -> Result<CoordinatorOptions, StartError> {
-    let hosts = deal_voters(system);
+    let hosts = &system.voters;
     let voters = hosts.iter().filter_map(|host| system.hosts.get(host)).map(|host| Voter {
         host: host.name.clone(),
         peer: SocketAddr::new(host.address, system.ports.peer),
@@ -450,7 +472,12 @@ fn serve_locally(path: &Path, router: Router) -> Result<(), StartError> {
     Ok(())
 }
 
-fn settings(options: &Options, folder: &DataFolder, system: &System, place: &Place) -> Settings {
+fn settings(
+    options: &Options,
+    folder: &DataFolder,
+    declaration: Declaration,
+    place: &Place,
+) -> Settings {
     let program = options.program.display().to_string();
     let routes = folder.routes().display().to_string();
     let command =
@@ -458,7 +485,7 @@ fn settings(options: &Options, folder: &DataFolder, system: &System, place: &Pla
     let now = clock::now().as_nanos();
     Settings {
         host: place.name.clone(),
-        system: system.clone(),
+        declaration,
         boot: now,
         seed: now ^ u64::from(std::process::id()),
         gateway_command: command.map(str::to_owned).to_vec(),
@@ -516,11 +543,6 @@ fn routes_writer(folder: &DataFolder, outcomes: mpsc::Sender<Outcome>) -> Writer
     })
 }
 
-/// Tells two system files apart.
-fn digest(text: &str) -> String {
-    format!("{:08x}-{}", crc32c::crc32c(text.as_bytes()), text.len())
-}
-
 #[cfg(test)]
 mod tests {
     use nix::sys::socket::getsockopt;
@@ -567,7 +589,8 @@ mod tests {
             program: PathBuf::new(),
         };
         let loaded = load(&options).unwrap();
-        let refused = find_host(&options, &loaded.path, &loaded.system).unwrap_err().to_string();
+        let refused =
+            find_host(&options, &loaded.path, &loaded.declaration.system).unwrap_err().to_string();
         let path = data.join("system.toml").display().to_string();
         assert_eq!(refused, format!("there is no host `a1` in `{path}`, which has `b1`"));
         std::fs::remove_dir_all(&data).unwrap();

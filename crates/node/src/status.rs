@@ -10,6 +10,7 @@ use evenkeel_model::time::Timestamp;
 use evenkeel_node_core::status::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::change::State;
 use crate::events::Event;
 use crate::survival::Survival;
 use crate::wire::{HostStateWire, StateWire};
@@ -31,6 +32,9 @@ pub struct StatusWire {
     pub term: u64,
     /// Number of the plan in force where this was seen.
     pub plan_number: u64,
+    /// Revisions of what is wanted; known to the leader alone.
+    #[serde(default)]
+    pub wanted: Option<State>,
     /// What is missing until the system could take the next fault as well as the last.
     pub redundancy: RedundancyWire,
     /// What the worst loss of the goal's size would leave of each service; empty without a leader.
@@ -107,6 +111,9 @@ pub struct HostWire {
     pub state: Option<HostStateWire>,
     /// Whether it votes in the coordinator.
     pub voter: bool,
+    /// Whether it is to run no replica; known to the leader alone.
+    #[serde(default)]
+    pub drained: bool,
     /// Round trip from the host that answers, in milliseconds, absent without an answer.
     pub round_trip_ms: Option<f64>,
 }
@@ -177,6 +184,10 @@ impl StatusWire {
             sentence: String::new(),
             leader: status.leader.as_ref().map(ToString::to_string),
             term: status.term,
+            wanted: status
+                .wanted
+                .as_ref()
+                .map(|(system, drained, _)| State { system: *system, drained: *drained }),
             plan_number: status.plan.as_ref().map_or(0, |plan| plan.number),
             redundancy: RedundancyWire { full: missing.is_empty(), missing },
             capacity: survival.capacity.iter().map(CapacityWire::from).collect(),
@@ -316,7 +327,7 @@ fn gateways(status: &Status, system: &System) -> Vec<GatewayWire> {
 }
 
 fn hosts(status: &Status, system: &System) -> Vec<HostWire> {
-    let voters = evenkeel_model::voting::deal_voters(system);
+    let drained = status.wanted.as_ref().map(|(_, _, drained)| drained);
     let host = |host: &evenkeel_model::place::Host| {
         let seen = status.hosts.get(&host.name);
         HostWire {
@@ -329,7 +340,8 @@ fn hosts(status: &Status, system: &System) -> Vec<HostWire> {
                 HostRole::Witness => "witness".to_owned(),
             },
             state: seen.and_then(|seen| seen.state).map(HostStateWire::from),
-            voter: voters.contains(&host.name),
+            voter: system.voters.contains(&host.name),
+            drained: drained.is_some_and(|drained| drained.contains(&host.name)),
             round_trip_ms: seen
                 .and_then(|seen| seen.round_trip)
                 .map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
@@ -405,6 +417,7 @@ mod tests {
             plan: None,
             routes_generation: 1,
             hosts: BTreeMap::from([(host("a1"), seen)]),
+            wanted: None,
             processes: Vec::new(),
             instances: Vec::new(),
             redundancy: None,

@@ -1,23 +1,28 @@
 //! The system's own keys in the replicated store: the plan and the system file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
+use evenkeel_control::declaration::Wanted;
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::log::Space as LogSpace;
 use evenkeel_coordinator::{Coordinator, LeaderView, Request};
 use evenkeel_model::name::HostName;
 use tokio::sync::watch;
 
-use crate::wire::PlanWire;
+use crate::wire::{PlanWire, declare};
 
 /// The plan in force, as JSON.
 const PLAN: &str = "plan";
 
-/// The system file in force, as text.
+/// The wanted system file, as text.
 const SYSTEM: &str = "system";
+
+/// The hosts that are to run no replica, as a JSON list of names.
+const DRAINED: &str = "drained";
 
 /// Who leads, and in which term.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,10 +106,10 @@ impl Store {
     /// # Errors
     /// In words, when this host has no member or the plan can't be understood.
     pub async fn seen_plan(&self) -> Result<Option<Plan>, String> {
-        let query = Query::Get { space: Space::System, key: PLAN.to_owned(), at: None };
-        let answer = self.coordinator.stale(query).await.map_err(|error| error.to_string())?;
-        let Answer::Value { version, .. } = answer else { return Ok(None) };
-        parse_plan(&version.value).map(Some)
+        match self.seen(PLAN).await? {
+            Some((value, _)) => parse_plan(&value).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Stores a plan if the stored one still has the number of its parent.
@@ -134,28 +139,83 @@ impl Store {
         }
     }
 
-    /// Reads the replicated system file.
+    /// Reads what is wanted, as the leader's store has it. `None` before any leader has stored its
+    /// system file. `voters` are the coordinator's.
     ///
     /// # Errors
-    /// In words, when no leader answers.
-    pub async fn read_system(&self) -> Result<Option<String>, String> {
-        let stored = self.get(SYSTEM).await?;
-        Ok(stored.map(|(value, _)| String::from_utf8_lossy(&value).into_owned()))
+    /// In words, when no leader answers or the system file can't be understood.
+    pub async fn read_wanted(&self, voters: &[HostName]) -> Result<Option<Wanted>, String> {
+        let Some((text, revision)) = self.get(SYSTEM).await? else { return Ok(None) };
+        let drained = self.get(DRAINED).await?;
+        wanted_of(&text, revision, drained, voters).map(Some)
     }
 
-    /// Stores `text` as the system file if there is none yet, and returns the one in force.
+    /// Reads what is wanted as this host's own member has applied it last, without asking anybody.
+    ///
+    /// # Errors
+    /// As those of [`Self::read_wanted`], and when this host has no member.
+    pub async fn seen_wanted(&self, voters: &[HostName]) -> Result<Option<Wanted>, String> {
+        let Some((text, revision)) = self.seen(SYSTEM).await? else { return Ok(None) };
+        let drained = self.seen(DRAINED).await?;
+        wanted_of(&text, revision, drained, voters).map(Some)
+    }
+
+    /// Stores `text` as the system file if there is none yet.
     ///
     /// # Errors
     /// In words, when no leader answers.
-    pub async fn adopt_system(&self, text: &str) -> Result<String, String> {
-        if let Some(stored) = self.read_system().await? {
-            return Ok(stored);
+    pub async fn begin_system(&self, text: &str) -> Result<(), String> {
+        let text = text.as_bytes().to_vec();
+        self.replace(SYSTEM, text, Expect::Absent).await.map(|_present| ())
+    }
+
+    /// Replaces the system file, if the stored one has `revision`. Returns the new revision, `None`
+    /// when another one is stored.
+    ///
+    /// # Errors
+    /// In words, when no leader answers: then nobody knows whether it is stored.
+    pub async fn replace_system(&self, text: &str, revision: u64) -> Result<Option<u64>, String> {
+        self.replace(SYSTEM, text.as_bytes().to_vec(), Expect::Revision(revision)).await
+    }
+
+    /// Replaces the list of drained hosts, if the stored one has `revision`, 0 standing for none.
+    /// Returns the new revision, `None` when another one is stored.
+    ///
+    /// # Errors
+    /// As those of [`Self::replace_system`].
+    pub async fn replace_drained(
+        &self,
+        hosts: &BTreeSet<HostName>,
+        revision: u64,
+    ) -> Result<Option<u64>, String> {
+        let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+        let value = serde_json::to_vec(&names).map_err(|error| error.to_string())?;
+        let expect = if revision == 0 { Expect::Absent } else { Expect::Revision(revision) };
+        self.replace(DRAINED, value, expect).await
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        expect: Expect,
+    ) -> Result<Option<u64>, String> {
+        let answer = self.put(key, value, expect).await?;
+        if let Answer::Conflict { .. } = answer {
+            return Ok(None);
         }
-        let answer = self.put(SYSTEM, text.as_bytes().to_vec(), Expect::Absent).await?;
-        let Answer::Written { .. } = answer else {
-            return Err(format!("the system file was not stored: {answer:?}"));
+        let Answer::Written { revision, .. } = answer else {
+            return Err(format!("key `{key}` was not stored: {answer:?}"));
         };
-        Ok(text.to_owned())
+        Ok(Some(revision))
+    }
+
+    /// Reads a key as this host's own member has applied it last.
+    async fn seen(&self, key: &str) -> Result<Option<(Bytes, u64)>, String> {
+        let query = Query::Get { space: Space::System, key: key.to_owned(), at: None };
+        let answer = self.coordinator.stale(query).await.map_err(|error| error.to_string())?;
+        let Answer::Value { version, .. } = answer else { return Ok(None) };
+        Ok(Some((version.value, version.revision)))
     }
 
     /// Ends the coordinator on this host.
@@ -194,4 +254,25 @@ impl Store {
 fn parse_plan(value: &[u8]) -> Result<Plan, String> {
     let wire: PlanWire = serde_json::from_slice(value).map_err(|error| error.to_string())?;
     Plan::try_from(wire).map_err(|error| error.to_string())
+}
+
+fn wanted_of(
+    text: &[u8],
+    revision: u64,
+    drained: Option<(Bytes, u64)>,
+    voters: &[HostName],
+) -> Result<Wanted, String> {
+    let text = String::from_utf8_lossy(text);
+    let declaration = declare(revision, &text, voters).map_err(|error| error.to_string())?;
+    let (drained, drained_revision) = match drained {
+        Some((value, revision)) => (parse_hosts(&value)?, revision),
+        None => (BTreeSet::new(), 0),
+    };
+    Ok(Wanted { declaration, drained, drained_revision })
+}
+
+fn parse_hosts(value: &[u8]) -> Result<BTreeSet<HostName>, String> {
+    let names: Vec<String> = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let hosts = names.iter().map(|name| HostName::parse(name).map_err(|error| error.to_string()));
+    hosts.collect()
 }

@@ -3,17 +3,22 @@
 //! Fields may be added and are then ignored by older programs; none changes its meaning.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_control::declaration::Declaration;
 use evenkeel_control::hosts::HostState;
-use evenkeel_control::plan::Plan;
+use evenkeel_control::plan::{Plan, Release, Rollout};
 use evenkeel_control::report::{HostReport, InstanceReport, InstanceState, LeaderAnswer};
 use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
 use evenkeel_model::name::{HostName, NameError, ServiceName};
 use serde::{Deserialize, Serialize};
 
 /// Version of these formats; sent with every message and kept with every file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Longest system file, in bytes.
+pub const SYSTEM_FILE_MAX: usize = 1 << 20;
 
 /// A [`Plan`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,13 @@ pub struct PlanWire {
     next_serial: u64,
     #[serde(default)]
     avoided: Vec<AvoidedWire>,
+    /// Revision to system file.
+    declarations: BTreeMap<u64, String>,
+    revision: u64,
+    /// The coordinator's voters.
+    voters: Vec<String>,
+    /// Service to what its replicas run.
+    releases: BTreeMap<String, ReleaseWire>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +44,35 @@ struct InstanceWire {
     host: String,
     port: u16,
     phase: PhaseWire,
+    revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ReleaseWire {
+    current: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<RolloutWire>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RolloutWire {
+    revision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+}
+
+/// Reports why a plan that came from outside can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A name in it is none.
+    #[error("a name in it can't be used")]
+    Name(#[from] NameError),
+    /// A system file in it has errors for this version of the program.
+    #[error("the system file of revision {0} in it can't be used")]
+    Declaration(u64),
+    /// It refers to a system file that it does not hold.
+    #[error("it lacks the system file of revision {0}")]
+    Missing(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +99,15 @@ impl From<&Plan> for PlanWire {
                 InstancePhase::Serving => PhaseWire::Serving,
                 InstancePhase::Draining => PhaseWire::Draining,
             },
+            revision: instance.revision,
+        });
+        let declarations = plan.declarations.values();
+        let releases = plan.releases.iter().map(|(service, release)| {
+            let next = release
+                .next
+                .as_ref()
+                .map(|next| RolloutWire { revision: next.revision, failed: next.failed.clone() });
+            (service.to_string(), ReleaseWire { current: release.current, next })
         });
         let avoided = plan.avoided.iter().map(|((service, host), tried)| AvoidedWire {
             service: service.to_string(),
@@ -70,14 +120,50 @@ impl From<&Plan> for PlanWire {
             instances: instances.collect(),
             next_serial: plan.next_serial,
             avoided: avoided.collect(),
+            declarations: declarations
+                .map(|declaration| (declaration.revision, declaration.text.to_string()))
+                .collect(),
+            revision: plan.revision,
+            voters: plan
+                .system()
+                .map(|system| system.voters.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            releases: releases.collect(),
         }
     }
 }
 
-impl TryFrom<PlanWire> for Plan {
-    type Error = NameError;
+impl PlanWire {
+    /// Returns a revision that it refers to without holding its system file.
+    fn missing(&self) -> Option<u64> {
+        let in_force = (self.number > 0).then_some(self.revision);
+        let instances = self.instances.iter().map(|instance| instance.revision);
+        let releases = self.releases.values().flat_map(|release| {
+            [Some(release.current), release.next.as_ref().map(|next| next.revision)]
+        });
+        let mut revisions = in_force.into_iter().chain(instances).chain(releases.flatten());
+        revisions.find(|revision| !self.declarations.contains_key(revision))
+    }
+}
 
-    fn try_from(wire: PlanWire) -> Result<Self, NameError> {
+/// Reads a system file. Which hosts vote does not follow from the file once a system has begun.
+///
+/// # Errors
+/// When the file has errors for this version of the program.
+pub fn declare(revision: u64, text: &str, voters: &[HostName]) -> Result<Declaration, PlanError> {
+    let parsed = evenkeel_system_file::parse(text).map_err(|_| PlanError::Declaration(revision))?;
+    let mut system = parsed.system;
+    system.voters = voters.to_vec();
+    Ok(Declaration { revision, text: text.into(), system: Arc::new(system) })
+}
+
+impl TryFrom<PlanWire> for Plan {
+    type Error = PlanError;
+
+    fn try_from(wire: PlanWire) -> Result<Self, PlanError> {
+        if let Some(revision) = wire.missing() {
+            return Err(PlanError::Missing(revision));
+        }
         let instances = wire.instances.into_iter().map(|instance| {
             Ok(Instance {
                 id: InstanceId::parse(&instance.id)?,
@@ -87,7 +173,19 @@ impl TryFrom<PlanWire> for Plan {
                     PhaseWire::Serving => InstancePhase::Serving,
                     PhaseWire::Draining => InstancePhase::Draining,
                 },
+                revision: instance.revision,
             })
+        });
+        let voters = wire.voters.iter().map(|host| HostName::parse(host));
+        let voters = voters.collect::<Result<Vec<HostName>, NameError>>()?;
+        let declarations = wire
+            .declarations
+            .iter()
+            .map(|(revision, text)| Ok((*revision, declare(*revision, text, &voters)?)));
+        let releases = wire.releases.into_iter().map(|(service, release)| {
+            let next =
+                release.next.map(|next| Rollout { revision: next.revision, failed: next.failed });
+            Ok((ServiceName::parse(&service)?, Release { current: release.current, next }))
         });
         let avoided = wire.avoided.into_iter().map(|avoided| {
             let place = (ServiceName::parse(&avoided.service)?, HostName::parse(&avoided.host)?);
@@ -99,6 +197,9 @@ impl TryFrom<PlanWire> for Plan {
             instances: instances.collect::<Result<_, NameError>>()?,
             next_serial: wire.next_serial,
             avoided: avoided.collect::<Result<_, NameError>>()?,
+            declarations: declarations.collect::<Result<_, PlanError>>()?,
+            revision: wire.revision,
+            releases: releases.collect::<Result<_, NameError>>()?,
         })
     }
 }
@@ -125,6 +226,8 @@ struct InstanceReportWire {
     restarts: u64,
     crash_looping: bool,
     last_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    last_lines: Vec<String>,
 }
 
 /// An [`InstanceState`], in reports and in the status.
@@ -180,6 +283,7 @@ impl From<&HostReport> for ReportWire {
             restarts: instance.restarts,
             crash_looping: instance.crash_looping,
             last_error: instance.last_error.clone(),
+            last_lines: instance.last_lines.clone(),
         });
         let reachable = report
             .reachable
@@ -210,6 +314,7 @@ impl TryFrom<ReportWire> for HostReport {
                 restarts: instance.restarts,
                 crash_looping: instance.crash_looping,
                 last_error: instance.last_error,
+                last_lines: instance.last_lines,
             })
         });
         let reachable = wire.reachable.into_iter().map(|(host, round_trip)| {
@@ -236,8 +341,6 @@ pub struct AnswerWire {
     plan: Option<PlanWire>,
     hosts: BTreeMap<String, HostStateWire>,
     missing: Vec<String>,
-    /// Digest of the replicated system file.
-    pub system_digest: Option<String>,
 }
 
 /// A [`HostState`], in answers and in the status.
@@ -275,22 +378,21 @@ impl From<HostStateWire> for HostState {
 impl AnswerWire {
     /// Converts what the leader's core answers.
     #[must_use]
-    pub fn new(answer: &LeaderAnswer, system_digest: Option<String>) -> Self {
+    pub fn new(answer: &LeaderAnswer) -> Self {
         let hosts = answer.hosts.iter().map(|(host, state)| (host.to_string(), (*state).into()));
         Self {
             term: answer.term,
             plan: answer.plan.as_ref().map(PlanWire::from),
             hosts: hosts.collect(),
             missing: answer.missing.clone(),
-            system_digest,
         }
     }
 }
 
 impl TryFrom<AnswerWire> for LeaderAnswer {
-    type Error = NameError;
+    type Error = PlanError;
 
-    fn try_from(wire: AnswerWire) -> Result<Self, NameError> {
+    fn try_from(wire: AnswerWire) -> Result<Self, PlanError> {
         let hosts =
             wire.hosts.into_iter().map(|(host, state)| Ok((HostName::parse(&host)?, state.into())));
         Ok(Self {
@@ -304,11 +406,14 @@ impl TryFrom<AnswerWire> for LeaderAnswer {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use evenkeel_system_file::template;
+
     use super::*;
 
     pub(crate) fn plan() -> Plan {
         let id = |text| InstanceId::parse(text).unwrap();
         let host = |text| HostName::parse(text).unwrap();
+        let voters = [host("a1"), host("b1")];
         Plan {
             number: 7,
             parent: 5,
@@ -317,11 +422,34 @@ pub(crate) mod tests {
                 host: host("fra-a1"),
                 port: 20_001,
                 phase: InstancePhase::Draining,
+                revision: 4,
             }],
             next_serial: 9,
             avoided: [((ServiceName::parse("web-api").unwrap(), host("ams-a1")), id("web-api-2"))]
                 .into(),
+            declarations: [4, 6]
+                .map(|revision| (revision, declare(revision, template(), &voters).unwrap()))
+                .into(),
+            revision: 6,
+            releases: [(
+                ServiceName::parse("web-api").unwrap(),
+                Release {
+                    current: 4,
+                    next: Some(Rollout { revision: 6, failed: Some("no".to_owned()) }),
+                },
+            )]
+            .into(),
         }
+    }
+
+    #[test]
+    fn a_plan_that_lacks_a_system_file_is_refused() {
+        let mut wire = PlanWire::from(&plan());
+        wire.declarations.remove(&4);
+        assert_eq!(Plan::try_from(wire), Err(PlanError::Missing(4)));
+        let mut wire = PlanWire::from(&plan());
+        wire.declarations.insert(6, "system = ".to_owned());
+        assert_eq!(Plan::try_from(wire), Err(PlanError::Declaration(6)));
     }
 
     #[test]
@@ -345,6 +473,7 @@ pub(crate) mod tests {
                 restarts: 4,
                 crash_looping: true,
                 last_error: Some("ended with exit code 1".to_owned()),
+                last_lines: vec!["oh".to_owned()],
             }],
             reachable: [
                 (host("ams-a1"), Some(Duration::from_micros(10_250))),
@@ -368,7 +497,7 @@ pub(crate) mod tests {
             hosts: [(HostName::parse("fra-a1").unwrap(), HostState::Isolated)].into(),
             missing: vec!["host `fra-a1` is isolated".to_owned()],
         };
-        let wire = serde_json::to_string(&AnswerWire::new(&answer, None)).unwrap();
+        let wire = serde_json::to_string(&AnswerWire::new(&answer)).unwrap();
         let back: AnswerWire = serde_json::from_str(&wire).unwrap();
         assert_eq!(LeaderAnswer::try_from(back), Ok(answer));
     }

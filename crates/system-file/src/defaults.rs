@@ -42,6 +42,18 @@ pub(crate) const DRAIN: Bounds<Duration> = millis(5_000, 0, 3_600_000);
 /// Time between SIGTERM and SIGKILL.
 pub(crate) const STOP_GRACE: Bounds<Duration> = millis(10_000, 0, 3_600_000);
 
+/// One replica shows whether a new definition works at all.
+pub(crate) const CANARY: Bounds<u64> = Bounds { default: 1, min: 1, max: 1000 };
+
+/// One replica at a time never takes much capacity away.
+pub(crate) const BATCH: Bounds<u64> = Bounds { default: 1, min: 1, max: 1000 };
+
+/// What fails soon after its start is noticed before the next replica is replaced.
+pub(crate) const HEALTHY_FOR: Bounds<Duration> = millis(5_000, 0, 86_400_000);
+
+/// A definition that fails is given up.
+pub(crate) const ROLLBACK: bool = true;
+
 /// Every path.
 pub(crate) const ROUTE_PATH: &str = "/";
 

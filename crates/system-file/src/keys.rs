@@ -164,6 +164,33 @@ pub(crate) static SERVICE: Shape = Shape {
             Kind::Text(None),
             "Working directory; by default one of the replica's own under the data directory.",
         ),
+        optional("deploy", Kind::Table(&DEPLOY), "How a changed definition replaces replicas."),
+    ],
+};
+
+pub(crate) static DEPLOY: Shape = Shape {
+    title: "a deploy policy",
+    keys: &[
+        optional(
+            "canary",
+            Kind::Integer(defaults::CANARY, Defaulted::Yes),
+            "Replicas that are replaced first; the others wait until these have stayed ready.",
+        ),
+        optional(
+            "batch",
+            Kind::Integer(defaults::BATCH, Defaulted::Yes),
+            "Replicas that are then replaced at a time.",
+        ),
+        optional(
+            "healthy_for",
+            Kind::Duration(defaults::HEALTHY_FOR),
+            "Time for which new replicas must stay ready before more are replaced.",
+        ),
+        optional(
+            "rollback",
+            Kind::Boolean,
+            "`false`: a definition whose replicas fail is not given up for the one before.",
+        ),
     ],
 };
 

@@ -22,6 +22,7 @@ use evenkeel_diagnostic::{Diagnostic, Severity};
 use evenkeel_model::name::SystemName;
 use evenkeel_model::place::SurvivalGoal;
 use evenkeel_model::system::System;
+use evenkeel_model::voting::deal_voters;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -81,7 +82,7 @@ fn read<'t>(reader: &mut Reader<'t>, table: &'t Spanned<DeTable<'t>>) -> Option<
     ports::check_clashes(reader, &ports, &services, &gateways);
     references::check(reader, &places, &services, &gateways);
     references::check_databases(reader);
-    Some(System {
+    let mut system = System {
         name: name?,
         goal: goal?,
         regions: places.regions,
@@ -89,7 +90,10 @@ fn read<'t>(reader: &mut Reader<'t>, table: &'t Spanned<DeTable<'t>>) -> Option<
         services: services.services,
         gateways: gateways.gateways,
         ports,
-    })
+        voters: Vec::new(),
+    };
+    system.voters = deal_voters(&system);
+    Some(system)
 }
 
 fn read_goal<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> Option<SurvivalGoal> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use evenkeel_diagnostic::Diagnostic;
 use evenkeel_diagnostic::code::Code;
 use evenkeel_model::name::ServiceName;
-use evenkeel_model::service::{HealthCheck, Need, Probe, Service, ServicePort};
+use evenkeel_model::service::{DeployPolicy, HealthCheck, Need, Probe, Service, ServicePort};
 use toml::Spanned;
 
 use crate::reader::{Reader, Table, Text, Value};
@@ -61,6 +61,7 @@ fn read_service<'t>(
     let start_grace = reader.duration(&table, "start_grace", defaults::START_GRACE);
     let drain = reader.duration(&table, "drain", defaults::DRAIN);
     let stop_grace = reader.duration(&table, "stop_grace", defaults::STOP_GRACE);
+    let deploy = read_deploy(reader, &table);
     if let Some(span) = command_uses_kv.or(environment_uses_kv)
         && !needs.iter().any(|need| *need.get_ref() == Need::KeyValue)
     {
@@ -88,6 +89,7 @@ fn read_service<'t>(
         start_grace,
         drain,
         stop_grace,
+        deploy,
     };
     services.services.insert(service_name, service);
 }
@@ -260,6 +262,28 @@ fn read_health<'t>(reader: &mut Reader<'t>, service: &Table<'t>) -> HealthCheck 
             defaults::HEALTHY_AFTER,
         ),
         alive: alive.map(|path| (*path.get_ref()).to_owned()),
+    }
+}
+
+fn read_deploy<'t>(reader: &mut Reader<'t>, service: &Table<'t>) -> DeployPolicy {
+    let opened = service.value("deploy").and_then(|value| {
+        let path = format!("{}.deploy", service.path);
+        reader.open_value(&keys::DEPLOY, path, value.span(), value)
+    });
+    let (canary, batch, healthy_for, rollback) = match &opened {
+        Some(table) => (
+            reader.integer(table, "canary", defaults::CANARY),
+            reader.integer(table, "batch", defaults::BATCH),
+            reader.duration(table, "healthy_for", defaults::HEALTHY_FOR),
+            reader.boolean(table, "rollback"),
+        ),
+        None => (None, None, defaults::HEALTHY_FOR.default, None),
+    };
+    DeployPolicy {
+        canary: small(canary.unwrap_or(defaults::CANARY.default)),
+        batch: small(batch.unwrap_or(defaults::BATCH.default)),
+        healthy_for,
+        rollback: rollback.unwrap_or(defaults::ROLLBACK),
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use evenkeel_model::name::{GatewayName, HostName, RegionName, ServiceName, SystemName, ZoneName};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
-use evenkeel_model::service::{Gateway, HealthCheck, Need, Probe, Route, Service, ServicePort};
+use evenkeel_model::service::{
+    DeployPolicy, Gateway, HealthCheck, Need, Probe, Route, Service, ServicePort,
+};
 use evenkeel_model::system::{Ports, System};
 
 /// Builds a system. Hosts are `region/zone/host`, with `*` at the end for a witness. Services are
@@ -23,6 +25,7 @@ pub(crate) fn system(
         services: BTreeMap::new(),
         gateways: BTreeMap::new(),
         ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, replicas: 100..=200 },
+        voters: Vec::new(),
     };
     for text in hosts {
         add_host(&mut system, text.as_ref());
@@ -49,6 +52,7 @@ pub(crate) fn system(
         let gateway = Gateway { name: name.clone(), address: None, port: 80, routes };
         system.gateways.insert(name, gateway);
     }
+    system.voters = evenkeel_model::voting::deal_voters(&system);
     system
 }
 
@@ -101,6 +105,7 @@ fn add_service<'a>(
         start_grace: Duration::ZERO,
         drain: Duration::ZERO,
         stop_grace: Duration::ZERO,
+        deploy: DeployPolicy::STANDARD,
     };
     system.services.insert(name, service);
 }

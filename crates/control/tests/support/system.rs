@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_model::name::{HostName, RegionName, ServiceName, SystemName, ZoneName};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
-use evenkeel_model::service::{HealthCheck, Probe, Service, ServicePort};
+use evenkeel_model::service::{DeployPolicy, HealthCheck, Probe, Service, ServicePort};
 use evenkeel_model::system::{Ports, System};
 
 /// Parses `region/zone/host`; the host `witness` is one.
@@ -41,6 +41,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
         start_grace: Duration::from_secs(10),
         drain: Duration::from_secs(5),
         stop_grace: Duration::from_secs(5),
+        deploy: DeployPolicy { healthy_for: Duration::from_secs(1), ..DeployPolicy::STANDARD },
     }
 }
 
@@ -66,5 +67,6 @@ pub(crate) fn system(hosts: &[&str], services: Vec<Service>) -> System {
             gateway_admin: 7403,
             replicas: 20000..=20009,
         },
+        voters: Vec::new(),
     }
 }

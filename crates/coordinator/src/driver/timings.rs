@@ -28,7 +28,7 @@ impl Timings {
         Self { heartbeat: HEARTBEAT_MIN, election_min: Duration::from_millis(300) };
 
     /// Returns the timings for the round trips to the other voters. The heartbeat is the slowest
-    /// voter's 90th percentile, the election timeout at least ten median round trips and five
+    /// voter's 90th percentile, the election timeout at least ten median round trips and three
     /// heartbeats. A host that was paused answers one probe very late: that must not make the
     /// others patient with the next leader that falls silent.
     pub(crate) fn for_round_trips<'a>(
@@ -43,7 +43,7 @@ impl Timings {
         let (median, p90) = slowest?;
         // What is far beyond the median is a busy host, not a slow network.
         let heartbeat = HEARTBEAT_MIN.max(p90.min(2 * median)).min(ELECTION_MAX / 5);
-        let election_min = ELECTION_MIN.max(10 * median).max(5 * heartbeat).min(ELECTION_MAX);
+        let election_min = ELECTION_MIN.max(10 * median).max(3 * heartbeat).min(ELECTION_MAX);
         Some(Self { heartbeat, election_min })
     }
 
@@ -77,11 +77,12 @@ mod tests {
     fn follows_the_slowest_voter() {
         check(&[], None);
         check(&[("client", 900, 900)], None);
-        check(&[("b", 0, 1), ("client", 900, 900)], Some((50, 250)));
+        check(&[("b", 0, 1), ("client", 900, 900)], Some((50, 150)));
         check(&[("b", 10, 12), ("c", 40, 45)], Some((50, 400)));
         check(&[("b", 10, 70), ("c", 40, 45)], Some((70, 400)));
         check(&[("b", 10, 900), ("c", 40, 45)], Some((80, 400)));
         check(&[("b", 4000, 9000)], Some((1000, 5000)));
+        check(&[("b", 1, 40)], Some((50, 150)));
     }
 
     #[test]

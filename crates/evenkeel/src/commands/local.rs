@@ -52,19 +52,50 @@ fn denied(data: &Path) -> Failure {
         .with_help("run this as the user that started the node, or as root")
 }
 
-/// Sends one request and returns the answer's body.
+/// Says that no node answers.
+pub(crate) fn no_node(data: &Path) -> Failure {
+    let shown = data.display();
+    Failure::new(format!("no node answers on `{shown}`"))
+        .with_help(format!("start it with `evenkeel node --data {shown} …`"))
+}
+
+/// A node's answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// The body.
+    pub(crate) body: String,
+}
+
+/// Sends one request without a body and returns the answer's body.
 ///
 /// # Errors
 /// When the node refuses, or does not answer within `limit`.
-pub(crate) fn ask(
+pub(crate) fn ask(stream: UnixStream, method: &str, path: &str, limit: Duration) -> Result<String> {
+    let answer = send(stream, method, path, "", limit)?;
+    if !(200..300).contains(&answer.status) {
+        bail!("the node answers {}: {}", answer.status, answer.body.trim());
+    }
+    Ok(answer.body)
+}
+
+/// Sends one request and returns the answer, whatever it is.
+///
+/// # Errors
+/// When the node does not answer within `limit`.
+pub(crate) fn send(
     mut stream: UnixStream,
     method: &str,
     path: &str,
+    body: &str,
     limit: Duration,
-) -> Result<String> {
+) -> Result<Answer> {
     stream.set_read_timeout(Some(limit)).context("set the time limit of the control socket")?;
+    let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).context("ask the node")?;
     let mut answer = String::new();
@@ -76,9 +107,7 @@ pub(crate) fn ask(
     };
     let (head, body) =
         answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("the node's answer is incomplete"))?;
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if !status.starts_with('2') {
-        bail!("the node answers {status}: {}", body.trim());
-    }
-    Ok(body.to_owned())
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| anyhow!("the node's answer has no status"))?;
+    Ok(Answer { status, body: body.to_owned() })
 }

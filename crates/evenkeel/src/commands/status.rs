@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::IsTerminal as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use evenkeel_node::data::at_short_path;
 use evenkeel_node::events::Event;
 use evenkeel_node::status::{HostWire, InstanceWire, Source, StatusWire};
-use evenkeel_node::wire::StateWire;
+use evenkeel_node::wire::{HostStateWire, StateWire};
 
 use crate::cli::StatusArguments;
 use crate::commands::local;
@@ -25,6 +26,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Events shown.
 const EVENTS_SHOWN: usize = 5;
 
+/// Time between two looks of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// Missing things shown.
 const MISSING_SHOWN: usize = 8;
 
@@ -33,10 +37,10 @@ const MISSING_SHOWN: usize = 8;
 /// # Errors
 /// When no node runs on the data folder.
 pub(crate) fn run(arguments: &StatusArguments) -> Outcome {
-    let data = &arguments.data;
-    let stream = local::connect(data)?.ok_or_else(|| no_node(data))?;
-    let body = local::ask(stream, "GET", "/v1/status", ANSWER_MAX)?;
-    let status: StatusWire = serde_json::from_str(&body).context("read the node's status")?;
+    if arguments.watch {
+        return watch(&arguments.data);
+    }
+    let (status, body) = look(&arguments.data)?;
     if arguments.json {
         show::result(&body)?;
     } else {
@@ -47,6 +51,28 @@ pub(crate) fn run(arguments: &StatusArguments) -> Outcome {
         (Source::Leader, false) => ExitCode::from(GOAL_NOT_MET),
         (Source::Leader, true) => ExitCode::SUCCESS,
     })
+}
+
+/// Shows the status every second, until it can't be shown any more.
+fn watch(data: &Path) -> Outcome {
+    // Clears the terminal and begins at its upper left corner (ECMA-48 §8.3.39, §8.3.21).
+    let begin = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+    loop {
+        let text = match look(data) {
+            Ok((status, _)) => describe(&status),
+            Err(failure) => failure.text(),
+        };
+        show::result(&format!("{begin}{}", text.trim_end()))?;
+        std::thread::sleep(WATCH_EVERY);
+    }
+}
+
+/// Asks the node of this machine.
+fn look(data: &Path) -> Result<(StatusWire, String), Failure> {
+    let stream = local::connect(data)?.ok_or_else(|| no_node(data))?;
+    let body = local::ask(stream, "GET", "/v1/status", ANSWER_MAX)?;
+    let status: StatusWire = serde_json::from_str(&body).context("read the node's status")?;
+    Ok((status, body))
 }
 
 /// Says what goes on without a node.
@@ -141,6 +167,7 @@ fn table(status: &StatusWire) -> Vec<[String; 5]> {
 /// How the leader sees a host; without one, whether the host answers this one.
 fn state(host: &HostWire, source: Source) -> String {
     match (source, host.state, host.round_trip_ms) {
+        (Source::Leader, Some(HostStateWire::Up), _) if host.drained => "drained".to_owned(),
         (Source::Leader, Some(state), _) => format!("{state:?}").to_lowercase(),
         (Source::Leader, None, _) => "unknown".to_owned(),
         (Source::Local, _, Some(_)) => "answers".to_owned(),
@@ -186,7 +213,8 @@ fn write_table(rows: &[[String; 5]], text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn age(event: &Event, now_ns: u64) -> String {
+/// Says how long ago an event was.
+pub(super) fn age(event: &Event, now_ns: u64) -> String {
     let seconds = now_ns.saturating_sub(event.at_ns) / 1_000_000_000;
     match seconds {
         0..120 => format!("{seconds} s ago"),

@@ -5,6 +5,7 @@
 //! Nothing outlives this program: the lab's world ends with it.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a `main` of its own")]
 
+mod changes;
 mod coldstart;
 mod damage;
 mod disk;
@@ -16,6 +17,7 @@ mod processes;
 mod refusals;
 mod rig;
 mod services;
+mod stability;
 mod status;
 
 use std::any::Any;
@@ -37,7 +39,7 @@ struct Group {
     cases: &'static [Case],
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 7] = [
     Group {
         build: rig::seven_hosts,
         cases: &[
@@ -82,6 +84,26 @@ const GROUPS: [Group; 5] = [
             ("interrupted-start", processes::an_interrupted_start_harms_nothing),
             ("stubborn", services::down_ends_what_ignores_sigterm),
             ("foreign-folder", refusals::a_foreign_folder_is_refused),
+        ],
+    },
+    Group {
+        build: changes::three_of_four,
+        cases: &[
+            ("change-shown", changes::a_change_is_shown_first),
+            ("change-refused", changes::a_bad_change_is_refused),
+            ("change-deploy", changes::a_deploy_loses_no_request),
+            ("change-rollback", changes::a_failed_deploy_is_rolled_back),
+            ("change-route", changes::a_new_route_waits_for_its_service),
+            ("change-drain", changes::a_drained_host_is_left_and_used_again),
+            ("change-hosts", changes::a_host_joins_and_leaves),
+            ("logs", changes::logs_and_events_are_shown),
+        ],
+    },
+    Group {
+        build: stability::three_hosts,
+        cases: &[
+            ("stability-frozen", stability::frozen_nodes_stop_no_page),
+            ("stability-cut", stability::hosts_without_a_quorum_go_on),
         ],
     },
     Group {

@@ -52,7 +52,7 @@ pub(crate) fn the_replicated_file_wins(rig: &mut Rig) {
     rig.power_on(host);
     let said = eventually("the difference is told", || {
         let said = rig.run_status(host, &[]);
-        let warned = said.out.contains("differs from the replicated system file");
+        let warned = said.out.contains("differs from the system file in force");
         if warned { Ok(said) } else { Err(format!("{said:?}")) }
     });
     assert_eq!(said.err, "");

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod golden;
+mod key_value;
 mod properties;
 mod world;

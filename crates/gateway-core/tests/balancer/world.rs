@@ -36,6 +36,7 @@ pub(crate) fn endpoint(serial: u64, host: &str, phase: InstancePhase) -> Endpoin
         region: region.parse().unwrap(),
         zone: zone.parse().unwrap(),
         phase,
+        health: None,
     }
 }
 

@@ -395,6 +395,7 @@ impl Sockets {
             host: "h2".parse().unwrap(),
             region: "r".parse().unwrap(),
             zone: "z".parse().unwrap(),
+            health: None,
             phase: InstancePhase::Serving,
         });
         let health = HealthCheck {

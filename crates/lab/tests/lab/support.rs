@@ -75,6 +75,7 @@ pub(crate) fn system(lines: &str) -> System {
             gateway_admin: 7403,
             replicas: 20_000..=29_999,
         },
+        voters: Vec::new(),
     }
 }
 

@@ -3,16 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::controller;
+use evenkeel_control::declaration::Declaration;
 use evenkeel_control::hosts::HostState;
 use evenkeel_control::plan::Plan;
 use evenkeel_gateway_core::table::{RouteTable, UpstreamId};
 use evenkeel_model::instance::InstancePhase;
 use evenkeel_model::name::{GatewayName, HostName, RegionName, ServiceName, SystemName, ZoneName};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
-use evenkeel_model::service::{Gateway, HealthCheck, Probe, Route, Service, ServicePort};
+use evenkeel_model::service::{
+    DeployPolicy, Gateway, HealthCheck, Probe, Route, Service, ServicePort,
+};
 use evenkeel_model::system::{Ports, System};
 use evenkeel_model::time::Timestamp;
 use evenkeel_node_core::action::Action;
@@ -55,6 +59,7 @@ pub(crate) fn shop() -> System {
         start_grace: Duration::from_secs(10),
         drain: Duration::from_secs(2),
         stop_grace: Duration::from_secs(5),
+        deploy: DeployPolicy::STANDARD,
     };
     let route = Route {
         host: None,
@@ -84,6 +89,7 @@ pub(crate) fn shop() -> System {
             gateway_admin: 7403,
             replicas: 20000..=20099,
         },
+        voters: Vec::new(),
     }
 }
 
@@ -204,7 +210,11 @@ impl Cluster {
         node.boot += 1;
         let settings = Settings {
             host: host.clone(),
-            system: self.system.clone(),
+            declaration: Declaration {
+                revision: 1,
+                text: "".into(),
+                system: Arc::new(self.system.clone()),
+            },
             boot: node.boot,
             seed: 1,
             gateway_command: vec!["evenkeel".to_owned(), "gateway".to_owned()],
@@ -234,7 +244,7 @@ impl Cluster {
     fn tell_role(&mut self, host: &HostName) {
         let leads = self.leader.as_ref() == Some(host);
         let plan = self.stored.clone().filter(|_| leads);
-        let role = Event::Role { leader: self.leader.clone(), term: self.term, plan };
+        let role = Event::Role { leader: self.leader.clone(), term: self.term, plan, wanted: None };
         self.tell(host, role);
     }
 
@@ -291,6 +301,8 @@ impl Cluster {
 
     fn act(&mut self, host: &HostName, action: Action) {
         match action {
+            // People read logs; nothing is decided from them here.
+            Action::ReadLog { .. } => {}
             Action::SendHeartbeat { to, report } => {
                 let plan_number = report.plan_number;
                 self.tell(&to, Event::HeartbeatReceived { report });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::controller;
+use evenkeel_control::declaration::Declaration;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::HostReport;
 use evenkeel_gateway_core::table::RouteTable;
@@ -78,7 +79,11 @@ impl World {
         state.told = None;
         let settings = Settings {
             host: self.names[host].clone(),
-            system: self.system.clone(),
+            declaration: Declaration {
+                revision: 1,
+                text: "".into(),
+                system: std::sync::Arc::new(self.system.clone()),
+            },
             boot: state.life,
             seed,
             gateway_command: vec!["gateway".to_owned()],
@@ -155,6 +160,8 @@ impl World {
                 let wait = self.draw_millis(2, 60);
                 self.after(wait, Happening::Store { host, life, term, plan });
             }
+            // People read logs; no decision depends on them.
+            Action::ReadLog { .. } => {}
             Action::SavePlan { plan } => self.save_plan(host, plan),
             Action::WriteRoutes { routes } => self.write_routes(host, routes),
             Action::StartProcess { spec } => {

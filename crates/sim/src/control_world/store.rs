@@ -113,7 +113,7 @@ impl World {
             self.hosts[host].told = Some((leader, term));
             let plan = self.store.plan.clone().filter(|_| leader == Some(host));
             let leader = leader.map(|leader| self.names[leader].clone());
-            self.tell_soon(host, Event::Role { leader, term, plan });
+            self.tell_soon(host, Event::Role { leader, term, plan, wanted: None });
         }
     }
 

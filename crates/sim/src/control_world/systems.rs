@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_model::name::{HostName, NameError, RegionName, ServiceName, SystemName, ZoneName};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
 use evenkeel_model::random::Rng;
-use evenkeel_model::service::{HealthCheck, Probe, Service, ServicePort};
+use evenkeel_model::service::{DeployPolicy, HealthCheck, Probe, Service, ServicePort};
 use evenkeel_model::system::{Ports, System};
 
 /// Draws a system of three regions with up to 7 hosts, unless told otherwise, the last of them at
@@ -63,6 +63,7 @@ fn build(count: usize, witness: bool, rng: &mut Rng) -> Result<System, NameError
             gateway_admin: 7403,
             replicas: 20000..=20999,
         },
+        voters: Vec::new(),
     })
 }
 
@@ -86,5 +87,6 @@ fn service(name: &str, replicas: u32, port: ServicePort) -> Result<Service, Name
         start_grace: Duration::from_secs(10),
         drain: Duration::from_secs(2),
         stop_grace: Duration::from_secs(3),
+        deploy: DeployPolicy::STANDARD,
     })
 }

@@ -1,0 +1,299 @@
+//! What a change of the system would do, and whether it may be made: compared with what is wanted
+//! now, and carried to its end by the planner itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use evenkeel_audit::assessment::{Assessment, assess};
+use evenkeel_control::declaration::{Declaration, Wanted};
+use evenkeel_control::plan::Plan;
+use evenkeel_diagnostic::Severity;
+use evenkeel_model::instance::{Instance, InstancePhase};
+use evenkeel_model::name::{HostName, ServiceName};
+use evenkeel_model::place::HostRole;
+use serde::{Deserialize, Serialize};
+
+/// A change, examined. As JSON fields may be added; none changes its meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examination {
+    /// The state that was looked at: a change is made only while it still holds.
+    pub state: State,
+    /// The state that the change has led to; absent when it was not made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<State>,
+    /// What would be different, a sentence each; empty when nothing would.
+    pub changes: Vec<String>,
+    /// How many replicas would be started and stopped.
+    pub cost: Cost,
+    /// Why the change can't be made as it is; empty when it can.
+    pub refusals: Vec<String>,
+    /// What the system would not survive any more although it promises to, a sentence each; such a
+    /// change is made only by somebody who says that they accept it.
+    pub risks: Vec<String>,
+    /// What the worst loss of the goal's size would leave of each service, a sentence each.
+    pub capacity: Vec<String>,
+}
+
+/// The revisions that say what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Of the system file.
+    pub system: u64,
+    /// Of the list of drained hosts; 0 before there was one.
+    pub drained: u64,
+}
+
+/// What a change costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Replicas that are started.
+    pub started: usize,
+    /// Replicas that are stopped.
+    pub stopped: usize,
+}
+
+impl State {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (system, drained) = text.split_once('.')?;
+        Some(Self { system: system.parse().ok()?, drained: drained.parse().ok()? })
+    }
+
+    /// Returns the state of what is wanted.
+    #[must_use]
+    pub const fn of(wanted: &Wanted) -> Self {
+        Self { system: wanted.declaration.revision, drained: wanted.drained_revision }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.system, self.drained)
+    }
+}
+
+/// Returns what would be wanted with another system file.
+///
+/// # Errors
+/// When the file has errors.
+pub fn with_file(wanted: &Wanted, text: &str) -> Result<Wanted, crate::wire::PlanError> {
+    // The store gives the real revision; any higher one stands for it until then.
+    let revision = wanted.declaration.revision + 1;
+    let declaration = crate::wire::declare(revision, text, &wanted.system().voters)?;
+    Ok(Wanted { declaration, ..wanted.clone() })
+}
+
+/// Returns what would be wanted with hosts drained, or in use again.
+#[must_use]
+pub fn with_drained(wanted: &Wanted, hosts: &BTreeSet<HostName>, drained: bool) -> Wanted {
+    let mut news = wanted.clone();
+    if drained {
+        news.drained.extend(hosts.iter().cloned());
+    } else {
+        news.drained.retain(|host| !hosts.contains(host));
+    }
+    news
+}
+
+/// Examines the change from `wanted` to `news`, which leads from the plan `current` to `after`.
+#[must_use]
+pub fn examine(wanted: &Wanted, news: &Wanted, current: &Plan, after: &Plan) -> Examination {
+    let cost = cost(current, after);
+    let assessment = on_paper(news);
+    let mut changes = file_changes(&wanted.declaration, &news.declaration);
+    changes.extend(drain_changes(wanted, news));
+    changes.extend(second_tries(news, current));
+    if changes.is_empty() && wanted.declaration.text != news.declaration.text {
+        changes.push("the file reads differently and means the same".to_owned());
+    }
+    changes.extend(replica_changes(current, after));
+    Examination {
+        state: State::of(wanted),
+        stored: None,
+        changes,
+        cost,
+        refusals: refusals(wanted, news, current),
+        risks: risks(&assessment),
+        capacity: assessment
+            .capacity
+            .iter()
+            .map(|capacity| capacity.sentence(news.system().goal))
+            .collect(),
+    }
+}
+
+/// Judges what is wanted on paper. A drained host votes and balances, but runs nothing.
+fn on_paper(wanted: &Wanted) -> Assessment {
+    let mut system = wanted.system().clone();
+    for host in system.hosts.values_mut() {
+        if wanted.drained.contains(&host.name) {
+            host.role = HostRole::Witness;
+        }
+    }
+    assess(&system)
+}
+
+fn risks(assessment: &Assessment) -> Vec<String> {
+    let errors = assessment.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(|finding| finding.message.clone()).collect()
+}
+
+/// What no running system can change about itself.
+fn refusals(wanted: &Wanted, news: &Wanted, current: &Plan) -> Vec<String> {
+    let (old, new) = (wanted.system(), news.system());
+    let mut found = Vec::new();
+    if old.name != new.name {
+        found.push(format!("the file is of system `{}`, this is `{}`", new.name, old.name));
+    }
+    if old.ports != new.ports {
+        found.push("[ports] can't change while the system runs".to_owned());
+    }
+    for (name, host) in &old.hosts {
+        match new.hosts.get(name) {
+            Some(other) if other.address != host.address => found.push(format!(
+                "host `{name}` can't move from {} to {}: add a host under another name",
+                host.address, other.address
+            )),
+            Some(_) => {}
+            None if old.voters.contains(name) => {
+                found.push(format!("host `{name}` votes in the coordinator and can't be removed"));
+            }
+            None => {
+                let left = current.on_host(name).count();
+                if left > 0 {
+                    found.push(format!(
+                        "host `{name}` still runs {left} replicas: `evenkeel drain {name}` first"
+                    ));
+                }
+            }
+        }
+    }
+    for host in news.drained.difference(&wanted.drained) {
+        if !new.hosts.contains_key(host) {
+            found.push(format!("there is no host `{host}`"));
+        }
+    }
+    let usable = new.service_hosts().any(|host| !news.drained.contains(&host.name));
+    if !usable && !new.services.is_empty() {
+        found.push("no host would be left to run a service".to_owned());
+    }
+    found
+}
+
+fn file_changes(old: &Declaration, new: &Declaration) -> Vec<String> {
+    let (old, new) = (&*old.system, &*new.system);
+    let mut found = Vec::new();
+    if old.goal != new.goal {
+        found.push(format!("survive: {} becomes {}", old.goal, new.goal));
+    }
+    compare("host", &old.hosts, &new.hosts, &mut found, |_, _| "changes".to_owned());
+    compare("service", &old.services, &new.services, &mut found, |old, new| {
+        let mut words = Vec::new();
+        if !old.runs_the_same_as(new) {
+            words.push("is deployed anew".to_owned());
+        }
+        if old.replicas != new.replicas {
+            words.push(format!("goes from {} to {} replicas", old.replicas, new.replicas));
+        }
+        if words.is_empty() {
+            words.push("changes without touching its replicas".to_owned());
+        }
+        words.join(" and ")
+    });
+    compare("gateway", &old.gateways, &new.gateways, &mut found, |old, new| {
+        if old.routes == new.routes { "listens elsewhere" } else { "gets other routes" }.to_owned()
+    });
+    found
+}
+
+fn compare<K: Ord + std::fmt::Display, V: PartialEq>(
+    what: &str,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    found: &mut Vec<String>,
+    describe: impl Fn(&V, &V) -> String,
+) {
+    for (name, value) in new {
+        match old.get(name) {
+            None => found.push(format!("{what} `{name}` is added")),
+            Some(before) if before != value => {
+                found.push(format!("{what} `{name}` {}", describe(before, value)));
+            }
+            Some(_) => {}
+        }
+    }
+    let removed = old.keys().filter(|name| !new.contains_key(*name));
+    found.extend(removed.map(|name| format!("{what} `{name}` is removed")));
+}
+
+/// Deploys that have failed are tried again when their definition is applied again.
+fn second_tries(news: &Wanted, current: &Plan) -> Vec<String> {
+    let mut found = Vec::new();
+    if news.declaration.revision == current.revision {
+        return found;
+    }
+    for (name, release) in &current.releases {
+        let failed = release.next.as_ref().filter(|next| next.failed.is_some());
+        let failed = failed.and_then(|next| current.defined_at(name, next.revision));
+        let again = failed.zip(news.system().services.get(name));
+        if again.is_some_and(|(failed, wanted)| failed.runs_the_same_as(wanted)) {
+            found.push(format!("service `{name}` is deployed again: it failed the last time"));
+        }
+    }
+    found
+}
+
+fn drain_changes(old: &Wanted, new: &Wanted) -> Vec<String> {
+    let drained = new.drained.difference(&old.drained);
+    let back = old.drained.difference(&new.drained);
+    let drained = drained.map(|host| format!("host `{host}` is drained"));
+    let back = back.map(|host| format!("host `{host}` is used again"));
+    drained.chain(back).collect()
+}
+
+/// Replicas that a plan has serving, by name.
+fn serving(plan: &Plan) -> BTreeMap<String, &Instance> {
+    let serving = plan.instances.iter();
+    serving
+        .filter(|instance| instance.phase == InstancePhase::Serving)
+        .map(|instance| (instance.id.to_string(), instance))
+        .collect()
+}
+
+fn cost(current: &Plan, after: &Plan) -> Cost {
+    let (before, after) = (serving(current), serving(after));
+    Cost {
+        started: after.keys().filter(|id| !before.contains_key(*id)).count(),
+        stopped: before.keys().filter(|id| !after.contains_key(*id)).count(),
+    }
+}
+
+/// Says per service where replicas come and go. Which replica replaces which means nothing.
+fn replica_changes(current: &Plan, after: &Plan) -> Vec<String> {
+    let (before, after) = (serving(current), serving(after));
+    let mut moves: BTreeMap<&ServiceName, (Vec<&HostName>, Vec<&HostName>)> = BTreeMap::new();
+    for (id, instance) in &after {
+        if !before.contains_key(id) {
+            moves.entry(&instance.id.service).or_default().0.push(&instance.host);
+        }
+    }
+    for (id, instance) in &before {
+        if !after.contains_key(id) {
+            moves.entry(&instance.id.service).or_default().1.push(&instance.host);
+        }
+    }
+    let list =
+        |hosts: &[&HostName]| hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
+    let describe = |(service, (started, stopped)): (&&ServiceName, &(Vec<_>, Vec<_>))| {
+        let mut words = Vec::new();
+        if !started.is_empty() {
+            words.push(format!("starts on {}", list(started)));
+        }
+        if !stopped.is_empty() {
+            words.push(format!("stops on {}", list(stopped)));
+        }
+        format!("service `{service}` {}", words.join(" and "))
+    };
+    moves.iter().map(describe).collect()
+}

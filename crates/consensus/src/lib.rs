@@ -20,6 +20,7 @@ mod cache;
 pub mod command;
 mod idempotency;
 pub mod keys;
+pub mod locks;
 pub mod log;
 mod pending;
 pub mod replica;

@@ -31,8 +31,11 @@ pub enum Event {
     /// A request that was given to the endpoint got its head, or failed. One whose client left
     /// says nothing about the endpoint.
     TryJudged(Outcome),
-    /// Such a request ended altogether. Once for every [`crate::choice::Choice::Endpoint`].
+    /// Such a request ended altogether. This or [`Self::StreamEnded`], once for every
+    /// [`crate::choice::Choice::Endpoint`].
     TryEnded,
+    /// Such a request ended that had become a stream by [`Balancer::begin_stream`].
+    StreamEnded,
 }
 
 /// What the gateway is to do.
@@ -95,6 +98,8 @@ pub(crate) struct Slot {
     listed: bool,
     pub(crate) health: Health,
     pub(crate) in_flight: u32,
+    /// Requests that go on for long; not among those in flight.
+    pub(crate) streams: u32,
     check_at: Timestamp,
     announced: Standing,
 }
@@ -116,6 +121,8 @@ pub struct EndpointView<'a> {
     pub ejected_for: Duration,
     /// Requests in flight from this gateway.
     pub in_flight: u32,
+    /// Streams from this gateway: watches, requests that wait, other protocols.
+    pub streams: u32,
 }
 
 /// Chooses endpoints for one gateway.
@@ -250,6 +257,7 @@ impl Balancer {
             listed: true,
             health: Health::new(age),
             in_flight: 0,
+            streams: 0,
             check_at: now,
             announced: Standing::Unchecked,
         };
@@ -260,7 +268,7 @@ impl Balancer {
 
     fn forget_if_gone(&mut self, key: EndpointKey) {
         let Some(slot) = self.slots.get(&key) else { return };
-        if slot.listed || slot.in_flight > 0 {
+        if slot.listed || slot.in_flight + slot.streams > 0 {
             return;
         }
         // The name may belong to a younger slot by now, at another address.
@@ -286,8 +294,27 @@ impl Balancer {
                 }
                 self.forget_if_gone(endpoint);
             }
+            Event::StreamEnded => {
+                if let Some(slot) = self.slots.get_mut(&endpoint) {
+                    slot.streams = slot.streams.saturating_sub(1);
+                }
+                self.forget_if_gone(endpoint);
+            }
         }
         self.announce_change(endpoint, now);
+    }
+
+    /// Counts a request in flight as a stream from here on, so that it takes no room from others.
+    /// `false`: the endpoint has as many as it may have beside its requests, and this one stays
+    /// among them.
+    #[must_use]
+    pub fn begin_stream(&mut self, endpoint: EndpointKey) -> bool {
+        let streams_max = self.policy.streams_max;
+        let slot = self.slots.get_mut(&endpoint).filter(|slot| slot.streams < streams_max);
+        let Some(slot) = slot else { return false };
+        slot.in_flight = slot.in_flight.saturating_sub(1);
+        slot.streams += 1;
+        true
     }
 
     fn handle_finding(&mut self, key: EndpointKey, finding: Finding, now: Timestamp) {
@@ -438,6 +465,7 @@ impl Balancer {
             share: slot.health.share(&self.policy, now),
             ejected_for: slot.health.ejected_until().since(now),
             in_flight: slot.in_flight,
+            streams: slot.streams,
         })
     }
 }

@@ -3,6 +3,9 @@
 //! In order: the best [`Standing`] that is left (fail open: only an endpoint that proved to be
 //! another one is never used, and the key-value API only where somebody answers); the nearest [`Tier`] with room; in it the less loaded of two drawn
 //! at random (Mitzenmacher, "The power of two choices", 2001).
+//! another one is never used); the nearest [`Tier`] with room; in it the less loaded of two drawn
+//! at random (Mitzenmacher, "The power of two choices", 2001). Streams take no room; they count
+//! where two have equally many requests.
 
 use std::net::SocketAddr;
 
@@ -140,7 +143,9 @@ impl Balancer {
         if second >= first {
             second += 1;
         }
-        let load = |key: &&EndpointKey| self.slots.get(key).map_or(u32::MAX, |slot| slot.in_flight);
+        let load = |key: &&EndpointKey| {
+            self.slots.get(key).map_or((u32::MAX, 0), |slot| (slot.in_flight, slot.streams))
+        };
         let drawn = [candidates.get(first), candidates.get(second)];
         let Some(key) = drawn.into_iter().flatten().min_by_key(load).copied() else {
             return Choice::Nothing;

@@ -7,6 +7,7 @@
 pub mod balancer;
 pub mod choice;
 pub mod health;
+pub mod pace;
 pub mod policy;
 pub mod pool;
 pub mod retry;

@@ -9,6 +9,8 @@ pub struct Policy {
     pub spill_at: u32,
     /// Requests in flight to one endpoint from which on it gets no more at all.
     pub in_flight_max: u32,
+    /// Streams to one endpoint beside those. Beyond, they count as requests.
+    pub streams_max: u32,
     /// Time over which an endpoint's share grows to the whole after it became healthy.
     pub warm_up: Duration,
     /// Share with which warming begins, in percent.
@@ -56,6 +58,7 @@ impl Policy {
     pub const STANDARD: Self = Self {
         spill_at: 64,
         in_flight_max: 1024,
+        streams_max: 1024,
         warm_up: Duration::from_secs(10),
         warm_share_min: 10,
         connect_timeout: Duration::from_millis(250),

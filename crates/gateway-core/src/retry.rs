@@ -8,13 +8,15 @@
 //! 3. Never to the same endpoint twice, never after the route's timeout, at most `tries_max`
 //!    times, and only within the upstream's [`Budget`].
 //! 4. A try without an answer is given up early only when rules 2 and 3 allow another one, and
-//!    counts against its endpoint only if the other one then answers in the same time.
+//!    counts against its endpoint only if the other one then answers in the same time. One that
+//!    waits for something is never given up early.
 
 use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
 
 use crate::balancer::EndpointKey;
+use crate::pace::Pace;
 use crate::policy::Policy;
 use crate::table::{Route, UpstreamId};
 
@@ -72,6 +74,7 @@ pub enum Next {
 #[derive(Debug, Clone)]
 pub struct Tries {
     repeatable: bool,
+    pace: Pace,
     sent_max: u32,
     sent: u32,
     try_timeout: Duration,
@@ -91,6 +94,7 @@ impl Tries {
         let sent_max = route.tries_max.max(1);
         Self {
             repeatable,
+            pace: Pace::Prompt,
             sent_max,
             sent: 0,
             try_timeout: longest.min(route.timeout / sent_max),
@@ -110,6 +114,22 @@ impl Tries {
     #[must_use]
     pub fn tried(&self) -> &[EndpointKey] {
         &self.tried
+    }
+
+    /// Gives the request the time that it waits for something.
+    #[must_use]
+    pub fn at_pace(self, pace: Pace) -> Self {
+        let wait = match pace {
+            Pace::Prompt => Duration::ZERO,
+            Pace::Waiting(longest) => longest,
+        };
+        Self { pace, deadline: self.deadline + wait, ..self }
+    }
+
+    /// Returns when the request is answered.
+    #[must_use]
+    pub const fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// Moves the deadline to a later one: a long body was still being sent.
@@ -159,7 +179,8 @@ impl Tries {
     pub fn begin_send(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.sent += 1;
         let at = now + self.try_timeout;
-        (self.may_send_again() && at < self.deadline).then_some(at)
+        let hurries = self.pace == Pace::Prompt && self.may_send_again();
+        (hurries && at < self.deadline).then_some(at)
     }
 
     /// Returns what follows `failure`.
@@ -242,6 +263,20 @@ mod tests {
         let web = UpstreamId::Service(ServiceName::parse("web").unwrap());
         assert_eq!(may_repeat(method, marks, &web), service, "{request} to a service");
         assert_eq!(may_repeat(method, marks, &UpstreamId::KeyValue), key_value, "{request} to kv");
+    }
+
+    #[test]
+    fn what_waits_is_not_given_up_early() {
+        let now = Timestamp::ZERO;
+        let tries =
+            |pace| Tries::new(&Route::key_value(), true, &Policy::STANDARD, now).at_pace(pace);
+        let mut prompt = tries(Pace::Prompt);
+        assert_eq!(prompt.begin_send(now), Some(now + Policy::STANDARD.try_timeout_key_value));
+        let mut waiting = tries(Pace::Waiting(Duration::from_secs(300)));
+        assert_eq!(waiting.begin_send(now), None);
+        assert_eq!(waiting.deadline().since(prompt.deadline()), Duration::from_secs(300));
+        // Its endpoint is gone: that is no waiting.
+        assert_eq!(waiting.next_after(Failure::Broken, now), Next::AnotherWithinBudget);
     }
 
     #[test]

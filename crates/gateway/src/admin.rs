@@ -41,6 +41,7 @@ struct EndpointText {
     tier: Option<&'static str>,
     share_percent: u32,
     in_flight: u32,
+    streams: u32,
 }
 
 /// Answers a request to the admin listener.
@@ -92,6 +93,7 @@ fn state(shared: &Rc<Shared>) -> StateText {
         tier: view.tier.map(|tier| tier.as_str()),
         share_percent: view.share,
         in_flight: view.in_flight,
+        streams: view.streams,
     });
     StateText {
         system: table.system.to_string(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use evenkeel_gateway_core::balancer::EndpointKey;
 use evenkeel_gateway_core::choice::{Choice, Chosen, Patience};
 use evenkeel_gateway_core::health::{Identity, Outcome};
+use evenkeel_gateway_core::pace::Pace;
 use evenkeel_gateway_core::pool::Tier;
 use evenkeel_gateway_core::retry::{Failure, Next, Tries};
 use evenkeel_gateway_core::table::Route;
@@ -158,6 +159,9 @@ impl Exchange<'_> {
     async fn attempt(&mut self, chosen: Chosen) -> Result<Answered, Failure> {
         let shared = Rc::clone(self.shared);
         let mut in_flight = Try::new(Rc::clone(&shared), chosen.endpoint);
+        if self.tries.pace() != Pace::Prompt {
+            in_flight.last();
+        }
         self.tries.begin_try(chosen.endpoint);
         self.note_choice(chosen);
         if let Some(kept) = shared.connections.take(chosen.endpoint) {

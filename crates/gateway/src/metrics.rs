@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     spill: Family<SpillLabels, Counter>,
     endpoints: Family<EndpointLabels, Gauge>,
     in_flight: Family<EndpointLabels, Gauge>,
+    streams: Family<EndpointLabels, Gauge>,
     generation: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) log_dropped: Counter,
@@ -76,6 +77,7 @@ impl Metrics {
             spill: Family::default(),
             endpoints: Family::default(),
             in_flight: Family::default(),
+            streams: Family::default(),
             generation: Gauge::default(),
             connections: Gauge::default(),
             log_dropped: Counter::default(),
@@ -97,6 +99,11 @@ impl Metrics {
         registry.register("spill", "Requests sent to another region", self.spill.clone());
         registry.register("endpoint_standing", "1 for each endpoint", self.endpoints.clone());
         registry.register("endpoint_requests", "Requests in flight", self.in_flight.clone());
+        registry.register(
+            "endpoint_streams",
+            "Watches, requests that wait, and other protocols",
+            self.streams.clone(),
+        );
         registry.register("table_generation", "Generation in force", self.generation.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register(
@@ -123,6 +130,7 @@ impl Metrics {
     pub(crate) fn encode(&self, balancer: &Balancer, now: Timestamp) -> String {
         self.endpoints.clear();
         self.in_flight.clear();
+        self.streams.clear();
         for view in balancer.view(now) {
             let labels = EndpointLabels {
                 service: view.upstream.to_string(),
@@ -131,6 +139,7 @@ impl Metrics {
             };
             self.endpoints.get_or_create(&labels).set(1);
             self.in_flight.get_or_create(&labels).set(view.in_flight.into());
+            self.streams.get_or_create(&labels).set(view.streams.into());
         }
         self.generation.set(i64::try_from(balancer.table().generation).unwrap_or(i64::MAX));
         let mut text = String::new();

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use evenkeel_gateway_core::pace::{Pace, is_stream};
 use evenkeel_gateway_core::retry::{Marks, Tries, may_repeat};
 use evenkeel_gateway_core::table::ListenerId;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
 };
 use hyper::http::{Method, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
@@ -84,10 +85,12 @@ impl Client {
             .await
             .map_err(|fault| Problem::body(fault, body_max, Effect::None))?;
         let repeatable = self.is_repeatable(&head, &body, &route);
+        let pace = Pace::of(head.method.as_str(), head.uri.path(), &route.route.to);
         let message = self.message(head, body, protocol.clone(), flow);
         let tries = {
             let balancer = self.shared.balancer.borrow();
-            Tries::new(&route.route, repeatable, balancer.policy(), self.shared.clock.now())
+            let (policy, now) = (balancer.policy(), self.shared.clock.now());
+            Tries::new(&route.route, repeatable, policy, now).at_pace(pace)
         };
         let shared = &self.shared;
         let (room, doubted) = (None, Vec::new());
@@ -169,8 +172,13 @@ struct Carried {
 
 impl Carried {
     fn into_response(self, shared: &Rc<Shared>, mut record: Record) -> Response<Answer> {
-        let Answered { response, connection, in_flight } = self.answered;
-        record.answer(response.status().as_u16());
+        let Answered { response, connection, mut in_flight } = self.answered;
+        let status = response.status().as_u16();
+        record.answer(status);
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if is_stream(status, kind) {
+            in_flight.last();
+        }
         let Some(client) = self.upgrade else {
             let (mut head, body) = response.into_parts();
             head::strip_hop_by_hop(&mut head.headers);

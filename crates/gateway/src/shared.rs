@@ -62,12 +62,20 @@ pub(crate) struct Shared {
 pub(crate) struct Try {
     shared: Rc<Shared>,
     endpoint: EndpointKey,
+    is_stream: bool,
 }
 
 impl Try {
     /// Guards a choice that the balancer has counted.
     pub(crate) const fn new(shared: Rc<Shared>, endpoint: EndpointKey) -> Self {
-        Self { shared, endpoint }
+        Self { shared, endpoint, is_stream: false }
+    }
+
+    /// Lets it go on for long: from here on it takes no room from others, as far as there is room
+    /// for such.
+    pub(crate) fn last(&mut self) {
+        self.is_stream =
+            self.is_stream || self.shared.balancer.borrow_mut().begin_stream(self.endpoint);
     }
 
     pub(crate) const fn endpoint(&self) -> EndpointKey {
@@ -97,7 +105,8 @@ impl Drop for Try {
     fn drop(&mut self) {
         let now = self.shared.clock.now();
         let mut balancer = self.shared.balancer.borrow_mut();
-        balancer.handle_event(self.endpoint, Event::TryEnded, now);
+        let event = if self.is_stream { Event::StreamEnded } else { Event::TryEnded };
+        balancer.handle_event(self.endpoint, event, now);
         if balancer.endpoint(self.endpoint).is_none() {
             self.shared.connections.forget(self.endpoint);
         }

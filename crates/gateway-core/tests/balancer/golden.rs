@@ -10,6 +10,8 @@
 //! answered ID STATUS [COUNT], unanswered ID [COUNT]    how requests went
 //! misnamed ID            a request got 200 with another name
 //! end ID [COUNT]         requests end
+//! last ID [COUNT]        requests become streams
+//! leave ID [COUNT]       streams end
 //! state                  what the balancer knows
 //! ```
 
@@ -73,6 +75,8 @@ impl Player {
             }
             ["end", id] => self.end(id, "1"),
             ["end", id, count] => self.end(id, count),
+            ["last", id, count] => self.last(id, count),
+            ["leave", id, count] => self.leave(id, count),
             ["state"] => self.state(),
             [finding, ids @ ..] => self.check(finding, ids),
             [] => {}
@@ -235,14 +239,32 @@ impl Player {
         }
     }
 
+    fn last(&mut self, id: &str, count: &str) {
+        let key = self.key(id);
+        let counted = count.parse::<u32>().unwrap();
+        let streams = (0..counted).filter(|_| self.balancer().begin_stream(key)).count();
+        self.say(&format!("  {streams} streams"));
+    }
+
+    fn leave(&mut self, id: &str, count: &str) {
+        for _ in 0..count.parse::<u32>().unwrap() {
+            let (key, now) = (self.key(id), self.now);
+            self.balancer().handle_event(key, Event::StreamEnded, now);
+        }
+    }
+
     fn state(&mut self) {
         let now = self.now;
         let lines: Vec<String> = self
             .balancer()
             .view(now)
             .map(|view| {
+                let streams = match view.streams {
+                    0 => String::new(),
+                    streams => format!(", streams {streams}"),
+                };
                 format!(
-                    "  {} {}, {}, share {} %, in flight {}, ejected for {} s",
+                    "  {} {}, {}, share {} %, in flight {}{streams}, ejected for {} s",
                     view.endpoint.id,
                     view.tier.map_or("gone", Tier::as_str),
                     view.standing.as_str(),
@@ -285,4 +307,4 @@ macro_rules! golden {
     )*};
 }
 
-golden! { health ejection tiers identity tables }
+golden! { health ejection tiers identity tables streams }

@@ -112,6 +112,8 @@ pub(crate) enum Manner {
     Echo,
     /// 200 with the request's body as body.
     Mirror,
+    /// 200 with a stream of events, of which none comes.
+    Events,
 }
 
 #[derive(Debug)]
@@ -235,6 +237,13 @@ impl UpstreamState {
                     self.answer(&mut stream, &request, status, self.name.as_bytes())
                 }
                 Manner::Mirror => self.answer(&mut stream, &request, 200, &request.body),
+                Manner::Events => {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n";
+                    stream.write_all(head.as_bytes()).unwrap();
+                    while reader.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+                    return;
+                }
                 Manner::Echo => {
                     let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
                         Upgrade: echo\r\n\r\n";

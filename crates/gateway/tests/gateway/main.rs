@@ -7,3 +7,4 @@ mod forwarding;
 mod harness;
 mod process;
 mod snapshots;
+mod streams;

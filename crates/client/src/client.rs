@@ -287,11 +287,20 @@ impl Client {
         Watch::begin(Arc::clone(&self.transport), wanted, since).await
     }
 
-    async fn ask(&self, method: Method, target: Target) -> Result<Response, Error> {
-        self.transport.send(&Request::question(method, target.into_text())).await
+    pub(crate) async fn ask(&self, method: Method, target: Target) -> Result<Response, Error> {
+        self.send(&Request::question(method, target.into_text())).await
     }
 
-    fn change(&self, method: Method, target: Target, name: Option<&str>) -> Result<Request, Error> {
+    pub(crate) async fn send(&self, request: &Request) -> Result<Response, Error> {
+        self.transport.send(request).await
+    }
+
+    pub(crate) fn change(
+        &self,
+        method: Method,
+        target: Target,
+        name: Option<&str>,
+    ) -> Result<Request, Error> {
         let name = name.map_or_else(|| self.names.next(), str::to_owned);
         Request::change(method, target.into_text(), &name)
     }
@@ -305,7 +314,7 @@ impl Client {
         with_json(self.change(Method::POST, target, name)?, body)
     }
 
-    async fn send_change<T>(
+    pub(crate) async fn send_change<T>(
         &self,
         request: &Request,
         read: impl FnOnce(&Response) -> Result<T, Error>,
@@ -324,7 +333,7 @@ fn key_target(key: &str) -> Result<Target, Error> {
     Ok(Target::key(key))
 }
 
-fn with_json(request: Request, body: &impl Serialize) -> Result<Request, Error> {
+pub(crate) fn with_json(request: Request, body: &impl Serialize) -> Result<Request, Error> {
     let body = serde_json::to_vec(body).map_err(|error| Error::bad_request(error.to_string()))?;
     Ok(request.header(CONTENT_TYPE, "application/json")?.body(body.into()))
 }
@@ -338,7 +347,7 @@ fn expect(request: Request, expect: Expect) -> Result<Request, Error> {
     }
 }
 
-fn accept(response: Response) -> Result<Response, Error> {
+pub(crate) fn accept(response: Response) -> Result<Response, Error> {
     if response.is_success() { Ok(response) } else { Err(Error::Refused(response.refusal())) }
 }
 

@@ -18,13 +18,36 @@
 //! }
 //! # }
 //! ```
+//!
+//! A lock, or an election, has a token; with [`Lock::guard`] a transaction is made by its holder or
+//! not at all:
+//!
+//! ```no_run
+//! # async fn example(client: evenkeel_client::Client) -> Result<(), evenkeel_client::Error> {
+//! use evenkeel_client::{Bytes, LockOptions, Operation, Transaction};
+//!
+//! let mut lock = client.lock("report", &LockOptions::default()).await?;
+//! let report = Bytes::from_static(b"done");
+//! let put = Operation::Put { key: "report".to_owned(), value: report, lease: None };
+//! let transaction =
+//!     Transaction { compare: vec![lock.guard()], success: vec![put], failure: Vec::new() };
+//! tokio::select! {
+//!     done = client.transact(&transaction, None) => assert!(done?.succeeded),
+//!     lost = lock.lost() => return Err(lost.cause),
+//! }
+//! lock.release().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod effort;
 mod error;
 mod events;
+mod keeping;
 mod keys;
 mod leases;
+mod locks;
 mod pages;
 mod response;
 mod target;
@@ -41,6 +64,7 @@ pub use keys::{
     Written,
 };
 pub use leases::{Granted, Lease, LeaseId};
+pub use locks::{Holder, Lock, LockOptions, LockState, Lost, Observation};
 pub use pages::Pages;
 pub use transactions::{
     Compare, Operand, Operation, OperationResult, Relation, Transacted, Transaction,

@@ -24,6 +24,13 @@ impl Target {
         Self { text, has_parameters: false }
     }
 
+    pub(crate) fn lock(name: &str, end: &str) -> Self {
+        let mut text = "/v1/locks/".to_owned();
+        encode(name, &mut text);
+        text.push_str(end);
+        Self { text, has_parameters: false }
+    }
+
     /// Adds a parameter without a value.
     pub(crate) fn flag(mut self, name: &str, is_set: bool) -> Self {
         if is_set {

@@ -67,12 +67,24 @@ pub(crate) struct Request {
     body: Bytes,
     /// Whether it changes anything.
     changes: bool,
+    /// How long a host may wait for something before it answers.
+    wait: Duration,
+    /// How long one host may take, if not as long as usual.
+    patience: Option<Duration>,
 }
 
 impl Request {
     /// Makes a question, which changes nothing.
     pub(crate) const fn question(method: Method, path: String) -> Self {
-        Self { method, path, headers: Vec::new(), body: Bytes::new(), changes: false }
+        Self {
+            method,
+            path,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            changes: false,
+            wait: Duration::ZERO,
+            patience: None,
+        }
     }
 
     /// Makes a change, which the store does once under `name`.
@@ -90,6 +102,16 @@ impl Request {
 
     pub(crate) fn body(self, body: Bytes) -> Self {
         Self { body, ..self }
+    }
+
+    /// Lets a host wait for something before it answers.
+    pub(crate) fn waits(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Bounds how long one host may take.
+    pub(crate) fn within(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
     }
 
     fn to_http(&self, authority: &str) -> Result<HttpRequest<Full<Bytes>>, String> {
@@ -153,9 +175,10 @@ impl Transport {
 
     /// Asks host after host until one answers, or time is up.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, Error> {
-        let deadline = Instant::now() + self.options.request_max;
+        let deadline = Instant::now() + self.options.request_max + request.wait;
         let Options { question_max, change_max, .. } = self.options;
-        let first = if request.changes { change_max } else { question_max };
+        let usual = if request.changes { change_max } else { question_max };
+        let first = request.patience.unwrap_or(usual).min(usual) + request.wait;
         let mut effort = Effort::new(request.changes, self.hosts());
         loop {
             let place = self.preferred();

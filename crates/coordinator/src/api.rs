@@ -3,10 +3,14 @@
 //! Paths, statuses and headers are the contract with clients in any language; what they mean in
 //! the store is decided elsewhere.
 
+mod acquire;
+mod events;
 mod headers;
 mod internal;
 mod keys;
 mod leases;
+mod locks;
+mod observe;
 mod response;
 mod target;
 mod transactions;
@@ -19,14 +23,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Change, Command, Query};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::client::{EXECUTE_PATH, LEADER_PATH};
@@ -45,6 +49,17 @@ const REQUESTS_MAX: usize = 512;
 
 /// Those who watch at once; more are refused.
 const WATCHERS_MAX: usize = 1024;
+/// Other hosts' questions for changes that wait at once; more are refused.
+const POLLS_MAX: usize = 4096;
+/// Those who want a lock at once; more are refused.
+const WAITERS_MAX: usize = 1024;
+
+/// Time between two looks of whoever waits for a lock or observes one: changes of other keys wake
+/// it too, and a busy store must not keep it busy.
+const POLL_EVERY: Duration = Duration::from_millis(10);
+
+/// What describes this API, for programs and for people.
+const DESCRIPTION: &str = include_str!("../../../docs/openapi.json");
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -52,6 +67,8 @@ struct Api {
     executor: Arc<Executor>,
     permits: Semaphore,
     watchers: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
+    polls: Semaphore,
 }
 
 /// Returns the routes of the API.
@@ -60,9 +77,16 @@ pub(crate) fn router(executor: &Arc<Executor>) -> Router {
         executor: Arc::clone(executor),
         permits: Semaphore::const_new(REQUESTS_MAX),
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        waiters: Arc::new(Semaphore::new(WAITERS_MAX)),
+        polls: Semaphore::const_new(POLLS_MAX),
     };
     let keys = get(keys::read).put(keys::put).delete(keys::delete).fallback(refuse_method);
     let lease = get(leases::read).delete(leases::revoke).fallback(refuse_method);
+    let lock = get(locks::read)
+        .post(locks::acquire)
+        .put(locks::proclaim)
+        .delete(locks::release)
+        .fallback(refuse_method);
     let only = |method: MethodRouter<Arc<Api>>| method.fallback(refuse_method);
     Router::new()
         .route("/v1/kv", get(keys::list).fallback(refuse_method))
@@ -70,12 +94,16 @@ pub(crate) fn router(executor: &Arc<Executor>) -> Router {
         .route("/v1/leases", only(post(leases::grant)))
         .route("/v1/leases/{lease}", lease)
         .route("/v1/leases/{lease}/keepalive", only(post(leases::keep_alive)))
+        .route("/v1/locks/{lock}", lock)
+        .route("/v1/locks/{lock}/keepalive", only(post(locks::keep_alive)))
         .route("/v1/compact", only(post(keys::compact)))
         .route("/v1/kv/", keys.clone())
         .route("/v1/kv/{*key}", keys)
-        .route("/v1/health", get(health))
+        .route("/v1/health", only(get(health)))
+        .route("/v1/openapi.json", only(get(describe)))
         .route(LEADER_PATH, get(internal::leader))
         .route(EXECUTE_PATH, post(internal::execute))
+        .fallback(refuse_path)
         .with_state(Arc::new(api))
 }
 
@@ -83,6 +111,20 @@ impl Api {
     fn admit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
         self.permits
             .try_acquire()
+            .map_err(|_| Refusal::from(Failure::Overloaded { host: self.executor.host.clone() }))
+    }
+
+    fn admit_watcher(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.admit_long(&self.watchers)
+    }
+
+    fn admit_waiter(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.admit_long(&self.waiters)
+    }
+
+    fn admit_long(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(permits)
+            .try_acquire_owned()
             .map_err(|_| Refusal::from(Failure::Overloaded { host: self.executor.host.clone() }))
     }
 
@@ -111,6 +153,15 @@ impl Api {
 
 async fn refuse_method(State(api): State<Arc<Api>>) -> Response {
     api.respond(Err(Refusal::method()))
+}
+
+async fn refuse_path(State(api): State<Arc<Api>>, uri: Uri) -> Response {
+    api.respond(Err(Refusal::path(uri.path())))
+}
+
+/// Answers with the description of this API.
+async fn describe(State(api): State<Arc<Api>>) -> Response {
+    api.respond(Ok(Reply::document(DESCRIPTION).into_response()))
 }
 
 /// Says whether this host knows a leader, and so can answer with the latest state.

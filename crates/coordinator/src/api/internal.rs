@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::Query;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
@@ -54,23 +55,35 @@ pub(super) async fn execute(State(api): State<Arc<Api>>, request: Request) -> Re
     let Some((request, stale)) = wire::decode_request(body.to_bytes()) else {
         return plain(StatusCode::BAD_REQUEST, "the request cannot be read".to_owned());
     };
-    let wait = waits(&request, wait);
-    let executor = &api.executor;
-    let result = match (api.admit(), &request) {
-        (Err(_), _) => Err(Failure::Overloaded { host: executor.host.clone() }),
-        (Ok(_permit), crate::Request::Query(query)) if stale => match wait {
-            Some((after, wait)) => executor.changes(query, after, wait, hops).await,
-            None => executor.execute_stale(query, hops).await,
-        },
-        (Ok(_permit), _) => executor.execute(&request, hops).await,
-    };
-    Response::new(Body::from(wire::encode_reply(&result, executor.revision())))
+    let wait = Duration::from_millis(wait).min(WAIT_MAX);
+    let result = carry_out(&api, &request, stale, hops, wait).await;
+    Response::new(Body::from(wire::encode_reply(&result, api.executor.revision())))
 }
 
-/// Returns behind which revision, and for how long, a question for changes waits for the first.
-fn waits(request: &crate::Request, millis: u64) -> Option<(u64, Duration)> {
-    let crate::Request::Query(Query::Changes { after, .. }) = request else { return None };
-    Some((*after, Duration::from_millis(millis).min(WAIT_MAX)))
+async fn carry_out(
+    api: &Api,
+    request: &crate::Request,
+    stale: bool,
+    hops: u8,
+    wait: Duration,
+) -> Result<Answer, Failure> {
+    let executor = &api.executor;
+    let overloaded = |_| Failure::Overloaded { host: executor.host.clone() };
+    match request {
+        crate::Request::Query(query @ Query::Changes { after, .. }) if stale => {
+            // It may wait for long, and takes no room from those that do not.
+            let _permit = api.polls.try_acquire().map_err(overloaded)?;
+            executor.changes(query, *after, wait, hops).await
+        }
+        crate::Request::Query(query) if stale => {
+            let _permit = api.permits.try_acquire().map_err(overloaded)?;
+            executor.execute_stale(query, hops).await
+        }
+        crate::Request::Query(_) | crate::Request::Command(_) => {
+            let _permit = api.permits.try_acquire().map_err(overloaded)?;
+            executor.execute(request, hops).await
+        }
+    }
 }
 
 /// Refuses whoever belongs to another system or speaks another version.

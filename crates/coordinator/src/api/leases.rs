@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use evenkeel_consensus::answer::Answer;
@@ -11,7 +11,7 @@ use evenkeel_consensus::command::{Change, LeaseId, Query};
 use serde::{Deserialize, Serialize};
 
 use super::response::{Refusal, Reply};
-use super::target::Parameters;
+use super::target::{self, Parameters};
 use super::{Api, read_json};
 
 /// The body of a request for a lease.
@@ -39,10 +39,7 @@ pub(super) async fn grant(State(api): State<Arc<Api>>, request: Request) -> Resp
         let (head, body) = request.into_parts();
         let _permit = api.admit()?;
         let Grant { ttl_seconds } = read_json(body).await?;
-        let ttl = Duration::try_from_secs_f64(ttl_seconds);
-        let ttl = ttl.map_err(|_| {
-            Refusal::bad("bad-body", format!("`ttl_seconds`: {ttl_seconds} is no time"))
-        })?;
+        let ttl = seconds("ttl_seconds", ttl_seconds)?;
         let answer = api.change(Change::GrantLease { ttl }, &head.headers).await?;
         let Answer::Granted { lease: LeaseId(lease), replayed } = answer else {
             return Err(Refusal::from_answer(&answer));
@@ -53,53 +50,33 @@ pub(super) async fn grant(State(api): State<Arc<Api>>, request: Request) -> Resp
     api.respond(grant.await)
 }
 
-pub(super) async fn read(
-    State(api): State<Arc<Api>>,
-    Path(lease): Path<String>,
-    uri: Uri,
-) -> Response {
+pub(super) async fn read(State(api): State<Arc<Api>>, uri: Uri) -> Response {
     let read = async {
         Parameters::parse(&uri, &[])?;
-        let lease = parse(&lease)?;
+        let lease = target::lease(&uri, "")?;
         answer(lease, api.ask(Query::Lease { lease }, false).await?)
     };
     api.respond(read.await)
 }
 
-pub(super) async fn keep_alive(
-    State(api): State<Arc<Api>>,
-    Path(lease): Path<String>,
-    uri: Uri,
-) -> Response {
+pub(super) async fn keep_alive(State(api): State<Arc<Api>>, uri: Uri) -> Response {
     let keep = async {
         Parameters::parse(&uri, &[])?;
-        let lease = parse(&lease)?;
+        let lease = target::lease(&uri, "/keepalive")?;
         answer(lease, api.ask(Query::KeepAlive { lease }, false).await?)
     };
     api.respond(keep.await)
 }
 
-pub(super) async fn revoke(
-    State(api): State<Arc<Api>>,
-    Path(lease): Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn revoke(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
     let revoke = async {
         Parameters::parse(&uri, &[])?;
-        let lease = parse(&lease)?;
+        let lease = target::lease(&uri, "")?;
         let _permit = api.admit()?;
         let answer = api.change(Change::RevokeLease { lease }, &headers).await?;
         Reply::to_change(answer).map(Reply::into_response)
     };
     api.respond(revoke.await)
-}
-
-fn parse(lease: &str) -> Result<LeaseId, Refusal> {
-    let number = lease.parse().ok().filter(|lease| *lease != 0);
-    number.map(LeaseId).ok_or_else(|| {
-        Refusal::bad("bad-lease", format!("`{lease}` is no lease: a number from 1 on"))
-    })
 }
 
 fn answer(LeaseId(lease): LeaseId, answer: Answer) -> Result<Response, Refusal> {
@@ -113,4 +90,10 @@ fn answer(LeaseId(lease): LeaseId, answer: Answer) -> Result<Response, Refusal> 
         keys: Some(keys),
     };
     Ok(Reply::json(StatusCode::OK, &body).into_response())
+}
+
+/// Reads a time out of a body.
+pub(super) fn seconds(name: &str, seconds: f64) -> Result<Duration, Refusal> {
+    let bad = |_| Refusal::bad("bad-body", format!("`{name}`: {seconds} is no time"));
+    Duration::try_from_secs_f64(seconds).map_err(bad)
 }

@@ -5,6 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use evenkeel_consensus::answer::{Answer, Refused};
 use evenkeel_consensus::command::LeaseId;
+use evenkeel_consensus::locks::{LockName, Place};
 use serde::Serialize;
 
 use super::headers::{Conditions, Match};
@@ -20,6 +21,9 @@ const HOST: HeaderName = HeaderName::from_static("evenkeel-host");
 const REPLAYED: HeaderName = HeaderName::from_static("evenkeel-replayed");
 /// Whether a change without an answer was applied: `none` or `unknown`.
 const OUTCOME: HeaderName = HeaderName::from_static("evenkeel-outcome");
+
+/// Letters of an unknown path that are said again.
+const PATH_SHOWN_MAX: usize = 100;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -89,8 +93,7 @@ impl Reply {
         if let Answer::Deleted { revision, replayed } | Answer::Revoked { revision, replayed } =
             answer
         {
-            let store_revision = Some(revision);
-            return Ok(Self { store_revision, replayed, ..Self::new(StatusCode::NO_CONTENT) });
+            return Ok(Self::done(revision, replayed));
         }
         if let Answer::Forgotten { .. } = answer {
             return Ok(Self::new(StatusCode::NO_CONTENT));
@@ -150,6 +153,18 @@ impl Reply {
         Self { content_type: Some(JSON), body, ..Self::new(status) }
     }
 
+    /// Answers with a document of JSON.
+    pub(super) fn document(text: &'static str) -> Self {
+        let body = Bytes::from_static(text.as_bytes());
+        Self { content_type: Some(JSON), body, ..Self::new(StatusCode::OK) }
+    }
+
+    /// Answers a change that leaves nothing to say.
+    pub(super) fn done(revision: u64, replayed: bool) -> Self {
+        let store_revision = Some(revision);
+        Self { store_revision, replayed, ..Self::new(StatusCode::NO_CONTENT) }
+    }
+
     /// Says whether this is the first answer to an earlier request.
     #[must_use]
     pub(super) fn replayed(self, replayed: bool) -> Self {
@@ -180,8 +195,8 @@ impl Refusal {
     /// Refuses a request that breaks the rules of this API.
     pub(super) fn bad(code: &'static str, message: String) -> Self {
         let help = "docs: `PUT /v1/kv/KEY`, `GET /v1/kv?prefix=P&limit=N`, `GET /v1/kv?watch`, \
-                    `POST /v1/txn`, `POST /v1/leases`, headers `If-Match`, `If-None-Match` and \
-                    `Idempotency-Key`";
+                    `POST /v1/txn`, `POST /v1/leases`, `POST /v1/locks/NAME`, headers `If-Match`, \
+                    `If-None-Match` and `Idempotency-Key`; all of it: `GET /v1/openapi.json`";
         Self::new(StatusCode::BAD_REQUEST, code, message, help)
     }
 
@@ -191,7 +206,42 @@ impl Refusal {
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
             "this path does not take this method".to_owned(),
-            "keys take GET, PUT and DELETE; `/v1/kv` takes GET",
+            "`Allow` names those that it takes; `GET /v1/openapi.json` describes this API",
+        )
+    }
+
+    /// Refuses a path.
+    pub(super) fn path(path: &str) -> Self {
+        let shown: String = path.chars().take(PATH_SHOWN_MAX).collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown-path",
+            format!("there is nothing at `{shown}`"),
+            "`GET /v1/openapi.json` describes this API; keys stand under `/v1/kv/`",
+        )
+    }
+
+    /// Refuses a lock that is held by another one.
+    pub(super) fn held(name: &LockName, holder: &Place, ahead: usize) -> Self {
+        let (name, token) = (name.as_str(), holder.token());
+        let before = if ahead == 1 { String::new() } else { format!(", {ahead} are before") };
+        Self::new(
+            StatusCode::CONFLICT,
+            "lock-held",
+            format!("lock `{name}` is held under token {token}{before}"),
+            "wait longer with `wait_seconds`; with a `lease` of one's own the place in the queue \
+             stays, and the same request asks for it again",
+        )
+    }
+
+    /// Refuses what only the holder of a lock may do.
+    pub(super) fn not_held(name: &LockName, token: u64) -> Self {
+        let name = name.as_str();
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "not-held",
+            format!("lock `{name}` is not held under token {token}, nothing was changed"),
+            "it was released, or its lease has ended: another one may hold it by now",
         )
     }
 

@@ -2,11 +2,16 @@
 
 use axum::http::Uri;
 use evenkeel_consensus::command::LeaseId;
+use evenkeel_consensus::locks::LockName;
 
 use super::response::Refusal;
 
 /// Where keys stand.
 const KEY_PATH: &str = "/v1/kv/";
+/// Where leases stand.
+const LEASE_PATH: &str = "/v1/leases/";
+/// Where locks stand.
+const LOCK_PATH: &str = "/v1/locks/";
 /// Longest key in bytes.
 const KEY_MAX: usize = 512;
 /// Keys of a list, if the client does not say how many, and at most.
@@ -32,6 +37,28 @@ pub(super) fn check_key(key: String) -> Result<String, Refusal> {
     }
 }
 
+/// Reads the lease that the path names, before `end`.
+pub(super) fn lease(uri: &Uri, end: &str) -> Result<LeaseId, Refusal> {
+    let name = part(uri, LEASE_PATH, end);
+    let number = name.as_ref().and_then(|name| name.parse().ok()).filter(|lease| *lease != 0);
+    number.map(LeaseId).ok_or_else(|| {
+        let shown = name.unwrap_or_else(|| uri.path().to_owned());
+        Refusal::bad("bad-lease", format!("`{shown}` is no lease: a number from 1 on"))
+    })
+}
+
+/// Reads the lock that the path names, before `end`.
+pub(super) fn lock(uri: &Uri, end: &str) -> Result<LockName, Refusal> {
+    let bad = |problem: &str| Refusal::bad("bad-lock", format!("the lock's name {problem}"));
+    let name = part(uri, LOCK_PATH, end).ok_or_else(|| bad("is not percent-encoded UTF-8"))?;
+    LockName::parse(&name).ok_or_else(|| bad("has not 1–256 bytes, or a slash among them"))
+}
+
+/// Returns the part of a path between two others, percent-decoded.
+fn part(uri: &Uri, begin: &str, end: &str) -> Option<String> {
+    decode(uri.path().strip_prefix(begin)?.strip_suffix(end)?, false)
+}
+
 /// The parameters of a request, of which each path knows some.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parameters {
@@ -51,6 +78,8 @@ pub(super) struct Parameters {
     pub(super) since: Option<u64>,
     /// The lease with which a key goes.
     pub(super) lease: Option<LeaseId>,
+    /// The token of a place in the queue of a lock.
+    pub(super) token: Option<u64>,
 }
 
 impl Parameters {
@@ -63,6 +92,7 @@ impl Parameters {
         watch: false,
         since: None,
         lease: None,
+        token: None,
     };
 
     /// Reads the parameters; only those in `known` may be there.
@@ -95,6 +125,7 @@ impl Parameters {
                 let lease = value.parse().ok().filter(|lease| *lease != 0);
                 self.lease = Some(LeaseId(lease.ok_or("is no lease")?));
             }
+            "token" => self.token = Some(value.parse().map_err(|_| "is no token")?),
             "after" => self.after = Some(value),
             _ => self.prefix = value,
         }
@@ -149,6 +180,21 @@ mod tests {
         check("/v1/kv/%ff", None);
         check(&format!("/v1/kv/{}", "k".repeat(512)), Some(&"k".repeat(512)));
         check(&format!("/v1/kv/{}", "k".repeat(513)), None);
+    }
+
+    #[test]
+    fn leases_and_locks_are_parts_of_the_path() {
+        let lease = |path: &str| lease(&path.parse().unwrap(), "/keepalive").ok();
+        assert_eq!(lease("/v1/leases/7/keepalive"), Some(LeaseId(7)));
+        for bad in ["0", "x", "%ff", "-1", "18446744073709551616"] {
+            assert_eq!(lease(&format!("/v1/leases/{bad}/keepalive")), None, "{bad}");
+        }
+        let lock = |path: &str| lock(&path.parse().unwrap(), "").ok();
+        let name = lock("/v1/locks/gr%C3%B6%C3%9Fe%20a+b").unwrap();
+        assert_eq!(name.as_str(), "größe a+b");
+        for bad in ["", "%ff", "a%2Fb"] {
+            assert_eq!(lock(&format!("/v1/locks/{bad}")), None, "{bad}");
+        }
     }
 
     #[test]

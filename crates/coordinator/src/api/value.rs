@@ -33,10 +33,7 @@ pub(super) struct KeyBody {
 
 impl KeyBody {
     pub(super) fn new(key: String, version: &Version) -> Self {
-        let (value, encoding) = match std::str::from_utf8(&version.value) {
-            Ok(text) => (text.to_owned(), Encoding::Utf8),
-            Err(_) => (STANDARD.encode(&version.value), Encoding::Base64),
-        };
+        let (value, encoding) = encode(&version.value);
         Self {
             key,
             value,
@@ -52,6 +49,14 @@ impl KeyBody {
 impl From<KeyEntry> for KeyBody {
     fn from(KeyEntry { key, version }: KeyEntry) -> Self {
         Self::new(key, &version)
+    }
+}
+
+/// Writes a value into an answer.
+pub(super) fn encode(value: &[u8]) -> (String, Encoding) {
+    match std::str::from_utf8(value) {
+        Ok(text) => (text.to_owned(), Encoding::Utf8),
+        Err(_) => (STANDARD.encode(value), Encoding::Base64),
     }
 }
 

@@ -13,31 +13,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use evenkeel_consensus::answer::{Answer, KeyChange};
 use evenkeel_consensus::command::{Query, Space};
-use http_body_util::channel::{Channel, Sender};
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Api;
+use super::events::{self, Gone, Outlet, PROGRESS_EVERY};
 use super::response::Refusal;
 use super::target::Parameters;
 use super::value::KeyBody;
 use crate::failure::Failure;
 
-/// Time after which a watcher is told that nothing has changed.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// Time for a reader to take an event.
-const READ_TIME: Duration = Duration::from_secs(30);
-/// Time without a leader after which a watcher is sent elsewhere.
-const LEADERLESS_MAX: Duration = Duration::from_secs(2);
 /// Changes asked for at once.
 const BATCH: usize = 256;
-/// Events that may wait for their reader.
-const BUFFER: usize = 8;
 /// A reader without an id of its own says where it was in this header.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -85,9 +76,7 @@ pub(super) async fn watch(
     parameters: &Parameters,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
-    let permit = Arc::clone(&api.watchers).try_acquire_owned();
-    let permit = permit
-        .map_err(|_| Refusal::from(Failure::Overloaded { host: api.executor.host.clone() }))?;
+    let permit = api.admit_watcher()?;
     let present = present_revision(api).await?;
     let since = match parameters.since {
         Some(since) => since,
@@ -101,16 +90,12 @@ pub(super) async fn watch(
     if let Answer::Compacted { .. } = first {
         return Err(Refusal::from_answer(&first));
     }
-    let (sender, body) = Channel::new(BUFFER);
-    let watcher = Watcher { api: Arc::clone(api), wanted, since, sender };
+    let (outlet, response) = events::open();
+    let watcher = Watcher { api: Arc::clone(api), wanted, since, outlet };
     tokio::spawn(async move {
         watcher.run().await;
         drop(permit);
     });
-    let mut response = Response::new(Body::new(body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -147,11 +132,8 @@ struct Watcher {
     api: Arc<Api>,
     wanted: Wanted,
     since: u64,
-    sender: Sender<Bytes>,
+    outlet: Outlet,
 }
-
-/// The reader has gone.
-struct Gone;
 
 impl Watcher {
     async fn run(mut self) {
@@ -174,13 +156,11 @@ impl Watcher {
                 }
                 // This host is behind what a quorum has told before, and was waited for in vain.
                 Ok(Answer::Future { .. }) => {}
-                Ok(answer) => return self.end(&Refusal::from_answer(&answer)).await,
-                Err(failure) => return self.end(&Refusal::from(failure)).await,
+                Ok(answer) => return self.outlet.end(&Refusal::from_answer(&answer)).await,
+                Err(failure) => return self.outlet.end(&Refusal::from(failure)).await,
             }
-            let view = self.api.executor.leader();
-            if view.leader.is_none() && view.since.elapsed() > LEADERLESS_MAX {
-                let host = self.api.executor.host.clone();
-                return self.end(&Refusal::from(Failure::NoQuorum { host })).await;
+            if let Some(refusal) = events::leaderless(&self.api) {
+                return self.outlet.end(&refusal).await;
             }
             if told.elapsed() >= PROGRESS_EVERY && self.since >= before {
                 self.tell("progress", ChangesBody { revision: self.since, changes: Vec::new() })
@@ -216,19 +196,6 @@ impl Watcher {
     }
 
     async fn tell(&mut self, name: &str, body: ChangesBody) -> Result<(), Gone> {
-        let id = body.revision;
-        let data = serde_json::to_string(&body).unwrap_or_default();
-        self.send(format!("event: {name}\nid: {id}\ndata: {data}\n\n")).await
-    }
-
-    async fn end(&mut self, refusal: &Refusal) -> Result<(), Gone> {
-        self.send(format!("event: end\ndata: {}\n\n", refusal.text())).await
-    }
-
-    async fn send(&mut self, event: String) -> Result<(), Gone> {
-        match timeout(READ_TIME, self.sender.send_data(event.into())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
-        }
+        self.outlet.tell(name, body.revision, &body).await
     }
 }

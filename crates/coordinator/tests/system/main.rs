@@ -7,6 +7,7 @@ mod client;
 mod events;
 mod failures;
 mod leases;
+mod locks;
 mod openapi;
 mod support;
 mod watch;

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::support::System;
+use crate::support::{Answer, System};
 
 /// Methods of which each path is asked whether it takes them.
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
@@ -44,12 +44,43 @@ fn documented(document: &Value) -> BTreeMap<(String, String), BTreeSet<u16>> {
     found
 }
 
-/// Sends a request to a path of the document, and returns the status.
-fn status(system: &System, method: &str, path: &str, lease: u64, body: &str) -> u16 {
-    let path = path.replace("{key}", "some/key").replace("{lease}", &lease.to_string());
+/// What the paths of the document name.
+struct Things {
+    lease: u64,
+    token: u64,
+}
+
+impl Things {
+    /// Makes them anew.
+    fn make(system: &System) -> Self {
+        system.put(0, "/v1/kv/some/key", &[], "v");
+        let granted = system.post(0, "/v1/leases", r#"{"ttl_seconds": 60}"#).json();
+        let held = system.get(0, "/v1/locks/some-lock").json();
+        if let Some(token) = held["holder"]["token"].as_u64() {
+            system.delete(0, &format!("/v1/locks/some-lock?token={token}"), &[]);
+        }
+        let acquired = system.post(0, "/v1/locks/some-lock", r#"{"ttl_seconds": 60}"#).json();
+        let number = |value: &Value| value.as_u64().unwrap();
+        Self { lease: number(&granted["lease"]), token: number(&acquired["token"]) }
+    }
+
+    /// Writes a path of the document.
+    fn target(&self, method: &str, path: &str) -> String {
+        let acquires = (method, path) == ("post", "/v1/locks/{lock}");
+        let lock = if acquires { "other-lock" } else { "some-lock" };
+        let claims = path.ends_with("{lock}/keepalive")
+            || path.ends_with("{lock}") && matches!(method, "put" | "delete");
+        let token = if claims { format!("?token={}", self.token) } else { String::new() };
+        let path = path.replace("{key}", "some/key").replace("{lock}", lock);
+        path.replace("{lease}", &self.lease.to_string()) + &token
+    }
+}
+
+/// Sends a request to a path of the document.
+fn send(system: &System, method: &str, path: &str, things: &Things, body: &str) -> Answer {
+    let target = things.target(method, path);
     let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    system.send(0, method, &path, &[], body).status.as_u16()
+    system.send(0, method, &target, &[], Bytes::copy_from_slice(body.as_bytes()))
 }
 
 #[test]
@@ -62,15 +93,17 @@ fn every_documented_request_is_answered_as_documented() {
         ["", "{", "{}", r#"{"ttl_seconds": 60}"#, r#"{"ttl_seconds": 0}"#, r#"{"through": 0}"#];
     let key_twice =
         json!({"then": [{"delete": {"key": "k"}}, {"delete": {"key": "k"}}]}).to_string();
-    let bodies = bodies.into_iter().chain([key_twice.as_str()]);
+    let bodies = bodies.into_iter().chain([key_twice.as_str(), r#"{"lease": 999999}"#]);
     let mut seen: BTreeMap<&(String, String), BTreeSet<u16>> = BTreeMap::new();
     for body in bodies {
         for (request, statuses) in &documented {
             let (path, method) = request;
-            system.put(0, "/v1/kv/some/key", &[], "v");
-            let granted = system.post(0, "/v1/leases", r#"{"ttl_seconds": 60}"#).json();
-            for lease in [granted["lease"].as_u64().unwrap(), 0, 999_999] {
-                let status = status(&system, method, path, lease, body);
+            let things = Things::make(&system);
+            for wrong in [None, Some(0), Some(999_999)] {
+                let lease = wrong.unwrap_or(things.lease);
+                let token = wrong.unwrap_or(things.token);
+                let answer = send(&system, method, path, &Things { lease, token }, body);
+                let status = answer.status.as_u16();
                 assert!(statuses.contains(&status), "{method} {path} with {body}: {status}");
                 seen.entry(request).or_default().insert(status);
             }
@@ -95,14 +128,103 @@ fn nothing_but_what_is_documented_is_answered() {
     // Where the key is empty, which is refused.
     assert!(routes.remove("/v1/kv/"), "{routes:?}");
     assert_eq!(routes.iter().collect::<BTreeSet<_>>(), paths);
+    let things = Things { lease: 1, token: 1 };
     for path in &routes {
         for method in METHODS {
             let known = documented.contains_key(&(path.clone(), method.to_owned()));
-            let refused = status(&system, method, path, 1, "") == 405;
-            assert_eq!(refused, !known, "{method} {path}");
+            let answer = send(&system, method, path, &things, "");
+            assert_eq!(answer.status == 405, !known, "{method} {path}");
+            if !known {
+                assert_eq!(answer.code(), "method-not-allowed", "{method} {path}");
+                let allowed = answer.header("allow").to_lowercase();
+                let allows = |method: &&str| allowed.split(',').any(|allowed| allowed == *method);
+                let mut taken = METHODS.iter().filter(|method| {
+                    documented.contains_key(&(path.clone(), (**method).to_owned()))
+                });
+                assert!(taken.all(allows), "{path}: {allowed}");
+                assert!(!allows(&method), "{path}: {allowed}");
+            }
         }
     }
-    assert_eq!(system.get(0, "/v1/nothing").status, 404);
+}
+
+#[test]
+fn every_refusal_says_what_helps() {
+    let system = System::start(1, 0);
+    let check = |method: &str, path: &str, status: u16, code: &str| {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = system.send(0, method, path, &[], Bytes::new());
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{path}");
+        assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        assert_eq!(answer.header("evenkeel-host"), "h0", "{path}");
+        let help = answer.json()["error"]["help"].as_str().unwrap().to_owned();
+        assert!(help.contains("/v1/openapi.json"), "{path}: {help}");
+    };
+    for path in ["/", "/v1", "/v1/nothing", "/v1/locks", "/v1/locks/", "/v1/locks/a/b", "/v2/kv/k"]
+    {
+        check("GET", path, 404, "unknown-path");
+    }
+    check("GET", "/v1/leases/%ff", 400, "bad-lease");
+    check("DELETE", "/v1/leases/%ff", 400, "bad-lease");
+    check("POST", "/v1/leases/%ff/keepalive", 400, "bad-lease");
+    check("GET", "/v1/locks/%ff", 400, "bad-lock");
+    check("GET", "/v1/locks/a%2Fb", 400, "bad-lock");
+    check("POST", "/v1/locks/%/keepalive?token=1", 400, "bad-lock");
+    check("GET", "/v1/kv/%ff", 400, "bad-key");
+    check("DELETE", "/v1/locks/l", 400, "bad-parameter");
+    check("POST", "/v1/health", 405, "method-not-allowed");
+    assert_eq!(system.post(0, "/v1/health", "").header("allow"), "GET,HEAD");
+    let described = system.get(0, "/v1/openapi.json");
+    assert_eq!(described.json(), document());
+}
+
+#[test]
+fn limits_are_those_that_are_documented() {
+    let system = System::start(1, 0);
+    let document = document();
+    let components = &document["components"];
+    let number = |value: &Value| value.as_u64().unwrap();
+    let code = |answer: &Answer| {
+        if answer.status.is_success() { String::new() } else { answer.code() }
+    };
+    let check = |answer: &Answer, expected: &str| assert_eq!(code(answer), expected, "{answer:?}");
+    let limit = &components["parameters"]["Limit"]["schema"];
+    let list = |limit: u64| system.get(0, &format!("/v1/kv?limit={limit}"));
+    check(&list(number(&limit["minimum"])), "");
+    check(&list(number(&limit["minimum"]) - 1), "bad-parameter");
+    check(&list(number(&limit["maximum"])), "");
+    check(&list(number(&limit["maximum"]) + 1), "bad-parameter");
+    check(&system.get(0, "/v1/kv?revision=18446744073709551616"), "bad-parameter");
+    check(&system.get(0, "/v1/kv?watch&since=-1"), "bad-parameter");
+    for (parameter, path, refusal) in
+        [("Key", "/v1/kv/", "bad-key"), ("Lock", "/v1/locks/", "bad-lock")]
+    {
+        let longest = number(&components["parameters"][parameter]["schema"]["maxLength"]);
+        let name = |length: u64| "n".repeat(usize::try_from(length).unwrap());
+        let found = system.get(0, &format!("{path}{}", name(longest)));
+        assert_ne!(code(&found), refusal);
+        check(&system.get(0, &format!("{path}{}", name(longest + 1))), refusal);
+    }
+    let longest = number(&components["parameters"]["IdempotencyKey"]["schema"]["maxLength"]);
+    let named = |length: u64| {
+        let name = "n".repeat(usize::try_from(length).unwrap());
+        system.put(0, "/v1/kv/k", &[("idempotency-key", &name)], "v")
+    };
+    check(&named(longest), "");
+    check(&named(longest + 1), "bad-header");
+    let acquire = &components["schemas"]["Acquire"]["properties"];
+    let lock = |body: Value| system.post(0, "/v1/locks/limits", &body.to_string());
+    let wait_max = number(&acquire["wait_seconds"]["maximum"]);
+    let value_max = usize::try_from(number(&acquire["value"]["maxLength"])).unwrap();
+    check(&lock(json!({"ttl_seconds": 1, "wait_seconds": wait_max + 1})), "bad-body");
+    check(&lock(json!({"ttl_seconds": 1, "wait_seconds": -1})), "bad-body");
+    check(&lock(json!({"ttl_seconds": 1, "value": "v".repeat(value_max + 1)})), "too-large");
+    check(&lock(json!({"ttl_seconds": 0.5})), "bad-ttl");
+    check(&lock(json!({"ttl_seconds": number(&acquire["ttl_seconds"]["maximum"]) + 1})), "bad-ttl");
+    check(&lock(json!({"ttl_seconds": 1, "lease": 1})), "bad-body");
+    check(&lock(json!({"lease": 0})), "bad-body");
+    let longest = "v".repeat(value_max);
+    check(&lock(json!({"ttl_seconds": 60, "wait_seconds": wait_max, "value": longest})), "");
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub(crate) mod change;
 pub(crate) mod kv;
 pub(crate) mod snapshot;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -112,7 +113,9 @@ enum Command {
         evenkeel kv list app/\n\
         evenkeel kv watch --prefix app/\n\
         evenkeel kv lease grant 30s\n\
-        evenkeel kv put alive yes --lease 1\n\n\
+        evenkeel kv put alive yes --lease 1\n\
+        evenkeel kv lock report -- ./report.sh\n\
+        evenkeel kv elect chief 10.0.1.11:80\n\n\
         Keys have at most 512 bytes, values at most 1 MiB. Changes are sent again until\n\
         a host answers, and made once.\n\
         Exit codes: 0 done · 1 failed: no such key, not as expected, or outcome unknown\n\
@@ -125,6 +128,15 @@ enum Command {
         /// The host's data folder
         #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
         data: PathBuf,
+    },
+    /// Run a command that ends when this process's parent does
+    #[command(hide = true)]
+    Bound {
+        /// The parent
+        parent: i32,
+        /// The command and its arguments
+        #[arg(last = true)]
+        command: Vec<OsString>,
     },
     /// Run the demo's example service
     #[command(hide = true)]
@@ -248,6 +260,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Kv(arguments) => commands::kv::run(&arguments),
         Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
+        Command::Bound { parent, command } => commands::bound::run(parent, &command),
         Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),
     };

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod bound;
 pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod demo;

@@ -1,11 +1,9 @@
 //! Decides which endpoint gets a request.
 //!
 //! In order: the best [`Standing`] that is left (fail open: only an endpoint that proved to be
-//! another one is never used, and the key-value API only where somebody answers); the nearest [`Tier`] with room; in it the less loaded of two drawn
-//! at random (Mitzenmacher, "The power of two choices", 2001).
-//! another one is never used); the nearest [`Tier`] with room; in it the less loaded of two drawn
-//! at random (Mitzenmacher, "The power of two choices", 2001). Streams take no room; they count
-//! where two have equally many requests.
+//! another one is never used, and the key-value API only where somebody answers); the nearest
+//! [`Tier`] with room; in it the less loaded of two drawn at random (Mitzenmacher, "The power of two
+//! choices", 2001). Streams take no room; they count where two have equally many requests.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
 //! The words of `evenkeel kv`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -115,6 +116,49 @@ pub(crate) enum KvCommand {
     /// Make, keep, look at or end a lease: keys that go when nobody keeps it
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Hold a lock while a command runs, or until Ctrl-C
+    #[command(
+        long_about = "Hold a lock while a command runs, or until Ctrl-C when there is none.\n\n\
+        Who comes first gets it first. The command finds its fencing token in \
+        EVENKEEL_LOCK_TOKEN: it rises from holder to holder. A transaction that compares `created` \
+        of the key in EVENKEEL_LOCK_KEY with it is made by the holder or not at all.\n\n\
+        When the lock is lost, or can't be kept, the command gets SIGTERM, and SIGKILL before \
+        anybody else can hold the lock. It is killed when this program is.\n\n\
+        The exit code is the command's, 128 and its number after a signal; 1 when the lock was not \
+        held, 4 without a quorum."
+    )]
+    Lock {
+        /// The lock's name, without a slash
+        name: String,
+        /// What others read of the holder; this host and process when left out
+        #[arg(long)]
+        value: Option<String>,
+        #[command(flatten)]
+        terms: LockArguments,
+        /// The command and its arguments, behind `--`
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// Campaign in an election and lead until Ctrl-C, or observe who leads
+    #[command(
+        long_about = "Campaign in an election and lead until Ctrl-C, or observe who leads.\n\n\
+        An election is a lock whose holder leads and whose value is for everybody to read."
+    )]
+    Elect {
+        /// The election's name, without a slash
+        name: String,
+        /// What others read of the leader
+        #[arg(required_unless_present = "observe", conflicts_with = "observe")]
+        value: Option<String>,
+        /// Print who leads as it changes, until Ctrl-C
+        #[arg(long)]
+        observe: bool,
+        /// Print who leads now, and end
+        #[arg(long, requires = "observe")]
+        once: bool,
+        #[command(flatten)]
+        terms: LockArguments,
+    },
     /// Forget what was before a revision
     Compact {
         /// The oldest revision that can still be read
@@ -155,6 +199,17 @@ pub(crate) enum LeaseCommand {
         #[arg(long, value_name = "NAME")]
         idempotency_key: Option<String>,
     },
+}
+
+/// How a lock is wanted.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct LockArguments {
+    /// How long it is held when this program is gone without a word; 1 s to 24 h
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "10s")]
+    pub(crate) ttl: Duration,
+    /// Longest wait while others are before; for as long as it takes when left out
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) wait: Option<Duration>,
 }
 
 /// How keys are read.

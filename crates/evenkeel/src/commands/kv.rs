@@ -2,6 +2,7 @@
 
 mod keys;
 mod leases;
+mod locks;
 pub(super) mod text;
 mod transactions;
 mod watch;
@@ -52,6 +53,15 @@ async fn carry_out(client: &Client, command: &KvCommand, json: bool) -> Outcome 
             transactions::run(client, file, idempotency_key.as_deref(), json).await
         }
         KvCommand::Lease(command) => leases::run(client, command, json).await,
+        KvCommand::Lock { name, value, terms, command } => {
+            locks::lock(client, name, value.as_deref(), *terms, command, json).await
+        }
+        KvCommand::Elect { name, value: Some(value), terms, .. } => {
+            locks::lock(client, name, Some(value), *terms, &[], json).await
+        }
+        KvCommand::Elect { name, value: None, once, .. } => {
+            locks::observe(client, name, *once, json).await
+        }
         KvCommand::Compact { revision } => keys::compact(client, *revision, json).await,
     }
 }

@@ -13,6 +13,7 @@ mod drill;
 mod http;
 mod keys;
 mod kv;
+mod locks;
 mod processes;
 mod refusals;
 mod rig;
@@ -48,6 +49,8 @@ const GROUPS: [Group; 7] = [
             ("kv-command", kv::keys_are_read_and_written_by_command),
             ("snapshot", kv::a_store_is_saved_and_restored),
             ("kv-watch", kv::a_watch_outlives_the_node_that_it_asks),
+            ("kv-lock", locks::a_lock_passes_on_whoever_is_killed),
+            ("kv-elect", locks::an_election_says_who_leads),
             ("large-bodies", keys::large_bodies_are_refused),
             ("status-codes", status::exit_codes_tell_how_it_is),
             ("node-killed", processes::a_killed_node_disturbs_nobody),

@@ -28,6 +28,19 @@ pub struct Policy {
     pub retries_percent: u32,
     /// When real requests take an endpoint out.
     pub ejection: EjectionPolicy,
+    /// A rule that is broken on purpose, so that a simulator can show that it notices.
+    pub defect: Option<Defect>,
+}
+
+/// A rule that is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// A request that was sent is sent again, whether or not that is safe.
+    RepeatsEverything,
+    /// A request is given up when one endpoint cannot be reached.
+    GivesUpAtOnce,
+    /// A refusal counts as the whole truth, also after a try that got no answer.
+    ForgetsLostTries,
 }
 
 /// When real requests, as opposed to health checks, take an endpoint out and for how long.
@@ -73,5 +86,6 @@ impl Policy {
             longest: Duration::from_secs(60),
             forgotten_after: Duration::from_secs(60),
         },
+        defect: None,
     };
 }

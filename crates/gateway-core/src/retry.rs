@@ -7,7 +7,9 @@
 //!    ([`may_repeat`]) and no byte of an answer was forwarded.
 //! 3. Never to the same endpoint twice, never after the route's timeout, at most `tries_max`
 //!    times, and only within the upstream's [`Budget`].
-//! 4. A try without an answer is given up early only when rules 2 and 3 allow another one, and
+//! 4. A request of which a try got no answer is in doubt: no later refusal says that it had no
+//!    effect.
+//! 5. A try without an answer is given up early only when rules 2 and 3 allow another one, and
 //!    counts against its endpoint only if the other one then answers in the same time. One that
 //!    waits for something is never given up early.
 
@@ -17,7 +19,7 @@ use evenkeel_model::time::Timestamp;
 
 use crate::balancer::EndpointKey;
 use crate::pace::Pace;
-use crate::policy::Policy;
+use crate::policy::{Defect, Policy};
 use crate::table::{Route, UpstreamId};
 
 /// What a request carries that bears on repeating it.
@@ -77,10 +79,13 @@ pub struct Tries {
     pace: Pace,
     sent_max: u32,
     sent: u32,
+    /// Whether a try was sent and never answered.
+    lost: bool,
     try_timeout: Duration,
     connect_timeout: Duration,
     deadline: Timestamp,
     tried: Vec<EndpointKey>,
+    defect: Option<Defect>,
 }
 
 impl Tries {
@@ -92,15 +97,18 @@ impl Tries {
             UpstreamId::KeyValue => policy.try_timeout_key_value,
         };
         let sent_max = route.tries_max.max(1);
+        let defect = policy.defect;
         Self {
-            repeatable,
+            repeatable: repeatable || defect == Some(Defect::RepeatsEverything),
             pace: Pace::Prompt,
             sent_max,
             sent: 0,
+            lost: false,
             try_timeout: longest.min(route.timeout / sent_max),
             connect_timeout: policy.connect_timeout,
             deadline: now + route.timeout,
             tried: Vec::new(),
+            defect,
         }
     }
 
@@ -183,11 +191,21 @@ impl Tries {
         (hurries && at < self.deadline).then_some(at)
     }
 
-    /// Returns what follows `failure`.
+    /// Returns whether a try that got no answer may have been carried out. A later try that is
+    /// refused says nothing about it.
     #[must_use]
-    pub fn next_after(&self, failure: Failure, now: Timestamp) -> Next {
+    pub const fn is_in_doubt(&self) -> bool {
+        self.lost
+    }
+
+    /// Takes `failure` in and returns what follows.
+    #[must_use]
+    pub fn next_after(&mut self, failure: Failure, now: Timestamp) -> Next {
+        self.lost |= matches!(failure, Failure::Broken | Failure::TimedOut)
+            && self.defect != Some(Defect::ForgetsLostTries);
         match failure {
             _ if now >= self.deadline => Next::GiveUp,
+            Failure::NotSent if self.defect == Some(Defect::GivesUpAtOnce) => Next::GiveUp,
             Failure::NotSent => Next::Another,
             Failure::Broken | Failure::TimedOut | Failure::Refused if self.may_send_again() => {
                 Next::AnotherWithinBudget

@@ -20,7 +20,7 @@ use tokio::time::{sleep_until, timeout_at};
 use crate::body::{Flow, Outgoing, Received};
 use crate::connections::{self, Connection};
 use crate::live::LiveRoute;
-use crate::problem::{Effect, Problem};
+use crate::problem::{Effect, OUTCOME, Problem};
 use crate::record::Record;
 use crate::shared::{RetryRoom, Shared, Try};
 
@@ -80,6 +80,9 @@ impl Exchange<'_> {
         loop {
             let Some(chosen) = self.choose().await? else { return Err(self.exhausted(last)) };
             let failure = match self.attempt(chosen).await {
+                Ok(answered) if self.hides_an_effect(&answered) => {
+                    return Err(Problem::in_doubt(&self.upstream()));
+                }
                 Ok(answered) => return Ok(answered),
                 Err(failure) => failure,
             };
@@ -99,6 +102,15 @@ impl Exchange<'_> {
                 Next::GiveUp => return Err(self.exhausted(last)),
             }
         }
+    }
+
+    /// Returns whether an answer says that nothing was changed, although an earlier try may have
+    /// changed something.
+    fn hides_an_effect(&self, answered: &Answered) -> bool {
+        let said = answered.response.headers().get(&OUTCOME);
+        self.tries.is_in_doubt()
+            && !self.message.method.is_safe()
+            && said.is_some_and(|outcome| outcome == "none")
     }
 
     fn now(&self) -> Timestamp {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::body::{Answer, BodyError};
 
 /// Says whether the request may have had an effect, as the key-value API does.
-const OUTCOME: HeaderName = HeaderName::from_static("evenkeel-outcome");
+pub(crate) const OUTCOME: HeaderName = HeaderName::from_static("evenkeel-outcome");
 
 /// Whether an upstream may have acted on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +114,14 @@ impl Problem {
         let message = format!("`{upstream}` did not answer within the route's timeout");
         let help = "the request may have been carried out: send it again with an Idempotency-Key";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream-timeout", message, help).effect(effect)
+    }
+
+    /// A try got no answer, and the next one was refused: that says nothing about the first.
+    pub(crate) fn in_doubt(upstream: &str) -> Self {
+        let message = format!("`{upstream}` refused the request after an earlier try was lost");
+        let help = "the request may have been carried out: send it again with an Idempotency-Key";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", message, help)
+            .effect(Effect::Unknown)
     }
 
     /// Makes the answer.

@@ -251,6 +251,7 @@ proptest! {
         let route = first.listeners.first().unwrap().routes.first().unwrap();
         let mut now = Timestamp::ZERO;
         let mut tries = Tries::new(route, repeatable, &Policy::STANDARD, now);
+        let mut lost = false;
         for (failure, millis) in failures {
             now = now + Duration::from_millis(millis);
             let failure = match failure {
@@ -264,6 +265,8 @@ proptest! {
                 prop_assert!(asks_at.is_none_or(|at| repeatable && at < tries.deadline()));
             }
             let next = tries.next_after(failure, now);
+            lost |= matches!(failure, Failure::Broken | Failure::TimedOut);
+            prop_assert_eq!(tries.is_in_doubt(), lost);
             prop_assert!(tries.sent() <= route.tries_max);
             prop_assert!(next == Next::GiveUp || now < tries.deadline());
             if failure != Failure::NotSent && !repeatable {

@@ -129,6 +129,26 @@ fn takes_another_endpoint_after_503_and_forwards_the_last() {
     assert_eq!((answer.status(), answer.header("x-own")), (503, "kept"));
 }
 
+/// The first try may have been carried out, whatever the second endpoint says of its own.
+#[test]
+fn a_refusal_after_a_lost_try_is_no_proof() {
+    let first = TestUpstream::start("web-1");
+    let second = TestUpstream::start("web-2");
+    let gateway = TestGateway::over(&[&first, &second], |_| {});
+    first.set(Manner::HangUp);
+    second.set(Manner::Status(503));
+    let mut lost = 0;
+    for _ in 0..20 {
+        let before = first.seen().len();
+        let answer = ask(gateway.address, "POST", "/", KEYED);
+        let was_lost = first.seen().len() > before;
+        let outcome = if was_lost { "unknown" } else { "none" };
+        assert_eq!(answer.header("evenkeel-outcome"), outcome, "{}", answer.text());
+        lost += usize::from(was_lost);
+    }
+    assert!(lost > 0, "no request met the failing endpoint");
+}
+
 #[test]
 fn answers_504_when_the_only_endpoint_is_silent() {
     let upstream = TestUpstream::start("web-1");

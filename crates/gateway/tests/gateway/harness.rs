@@ -98,7 +98,7 @@ impl Message {
 pub(crate) enum Manner {
     /// 200 with its own name as body.
     Name,
-    /// This status, with its own name as body.
+    /// This status, with its own name as body; 503 says that the request had no effect.
     Status(u16),
     /// Nothing, but the connection stays. Health checks get nothing either.
     Freeze,
@@ -263,9 +263,10 @@ impl UpstreamState {
             "" => String::new(),
             identity => format!("Evenkeel-Instance: {identity}\r\n"),
         };
+        let outcome = if status == 503 { "Evenkeel-Outcome: none\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\nX-Own: kept\r\n\
-             Keep-Alive: timeout=5\r\n{identity}\r\n",
+             Keep-Alive: timeout=5\r\n{outcome}{identity}\r\n",
             body.len()
         );
         let mut bytes = head.into_bytes();

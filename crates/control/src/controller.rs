@@ -24,6 +24,11 @@ use crate::planner::{HostView, Inventory, next_plan};
 use crate::redundancy::{Redundancy, redundancy};
 use crate::report::{HostReport, InstanceState, LeaderAnswer};
 
+/// Hosts up to which the leader looks at everything after each change, and the time that each host
+/// beyond that adds between two looks.
+const HOSTS_AT_ONCE: u32 = 64;
+const GATHERING_EACH: Duration = Duration::from_micros(100);
+
 /// How patient the leader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +60,8 @@ impl Settings {
 pub enum Defect {
     /// A new leader counts every host as lost until it is heard.
     LeasesNotExtended,
+    /// A new leader plans before it has heard the hosts or given them the time to report.
+    PlansBeforeObserving,
 }
 
 /// What happened.
@@ -104,6 +111,13 @@ pub struct Controller {
     /// Since when each ready replica has been so without a gap.
     ready_since: BTreeMap<InstanceId, Timestamp>,
     next_at: Option<Timestamp>,
+    /// Whether something that a plan depends on may have changed since the last look.
+    stale: bool,
+    /// Whether a new definition is on its way to replicas: then time alone may bring it forward.
+    changing: bool,
+    looked_at: Option<Timestamp>,
+    /// What the system lacked at the last look.
+    missing: Vec<String>,
     actions: VecDeque<Action>,
 }
 
@@ -118,8 +132,8 @@ impl Controller {
         now: Timestamp,
     ) -> Self {
         let expires = match settings.defect {
-            None => now + settings.ttl,
             Some(Defect::LeasesNotExtended) => now,
+            None | Some(Defect::PlansBeforeObserving) => now + settings.ttl,
         };
         let plan = plan.unwrap_or_else(Plan::empty);
         let names = wanted.system().hosts.keys().cloned();
@@ -137,9 +151,14 @@ impl Controller {
             draining: BTreeMap::new(),
             ready_since: BTreeMap::new(),
             next_at: Some(now),
+            stale: true,
+            changing: true,
+            looked_at: None,
+            missing: Vec::new(),
             actions: VecDeque::new(),
         };
         controller.follow_draining(now);
+        controller.missing = controller.redundancy(now).missing;
         controller
     }
 
@@ -148,7 +167,7 @@ impl Controller {
         match event {
             Event::Heartbeat(report) => {
                 self.note_ready(&report, now);
-                self.hosts.handle_report(report, now);
+                self.stale |= self.hosts.handle_report(report, now);
             }
             Event::PlanStored(number) => {
                 if let Some(plan) = self.pending.take_if(|plan| plan.number == number) {
@@ -157,6 +176,7 @@ impl Controller {
             }
             Event::PlanRefused(number) => {
                 if self.pending.take_if(|plan| plan.number == number).is_some() {
+                    self.stale = true;
                     self.retry_at = now + self.settings.retry;
                 }
             }
@@ -168,11 +188,15 @@ impl Controller {
             }
             Event::WantedSeen(wanted) => {
                 if self.wanted.update(wanted) {
+                    self.stale = true;
                     let names = self.wanted.system().hosts.keys().cloned();
                     self.hosts.set_hosts(names, now);
                 }
             }
-            Event::Held(since) => self.hosts.extend(since, now),
+            Event::Held(since) => {
+                self.hosts.extend(since, now);
+                self.stale = true;
+            }
         }
         self.decide(now);
     }
@@ -200,7 +224,7 @@ impl Controller {
             term: self.term,
             plan: (self.plan.number > plan_number).then(|| self.plan.clone()),
             hosts: self.hosts.states(now),
-            missing: self.redundancy(now).missing,
+            missing: self.missing.clone(),
         }
     }
 
@@ -240,6 +264,7 @@ impl Controller {
     }
 
     fn adopt(&mut self, plan: Plan, now: Timestamp) {
+        self.stale = true;
         self.number_max = self.number_max.max(plan.number);
         self.plan = plan;
         let plan = &self.plan;
@@ -263,8 +288,22 @@ impl Controller {
         self.draining = draining;
     }
 
+    /// Looks at everything again, unless nothing has changed since the last look and no moment has
+    /// come: with many hosts, most reports say what the last one said.
     fn decide(&mut self, now: Timestamp) {
+        if !self.stale && !self.changing && self.next_at.is_none_or(|at| now < at) {
+            return;
+        }
+        if let Some(look_at) = self.looked_at.map(|at| at + self.gathering()).filter(|at| now < *at)
+        {
+            self.next_at = Some(look_at);
+            return;
+        }
+        self.stale = false;
+        self.looked_at = Some(now);
         self.make_plan(now);
+        self.missing = self.redundancy(now).missing;
+        self.changing = self.is_changing();
         let moments = self.draining.values().copied().chain([self.observing_until, self.retry_at]);
         self.next_at = moments
             .filter(|moment| *moment > now)
@@ -272,8 +311,28 @@ impl Controller {
             .min();
     }
 
+    /// Returns the time between two looks: none in a system of ordinary size. In a very large one a
+    /// thousand hosts would report each a change, after the loss of a region, and each would cost a
+    /// look at all of them.
+    fn gathering(&self) -> Duration {
+        let hosts = u32::try_from(self.wanted.system().hosts.len()).unwrap_or(u32::MAX);
+        GATHERING_EACH.saturating_mul(hosts.saturating_sub(HOSTS_AT_ONCE))
+    }
+
+    /// Returns whether any replica runs another definition than new ones would, or a definition is
+    /// on its way.
+    fn is_changing(&self) -> bool {
+        let plan = &self.plan;
+        let revision = self.wanted.declaration.revision;
+        plan.revision != revision
+            || plan.releases.values().any(|release| release.next.is_some())
+            || plan.instances.iter().any(|instance| instance.revision != revision)
+    }
+
     fn make_plan(&mut self, now: Timestamp) {
-        let observing = now < self.observing_until && !self.hosts.all_heard();
+        let observing = now < self.observing_until
+            && !self.hosts.all_heard()
+            && self.settings.defect != Some(Defect::PlansBeforeObserving);
         if observing || self.pending.is_some() || now < self.retry_at {
             return;
         }

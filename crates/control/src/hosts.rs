@@ -85,20 +85,24 @@ impl HostTable {
     }
 
     /// Renews the lease of the host that reports. Ignores hosts outside the system and reports
-    /// older than one already seen.
-    pub fn handle_report(&mut self, report: HostReport, now: Timestamp) {
-        let Some(lease) = self.leases.get_mut(&report.host) else { return };
+    /// older than one already seen. Returns whether that is news: the host was not up, or says
+    /// something else of itself than before.
+    pub fn handle_report(&mut self, report: HostReport, now: Timestamp) -> bool {
+        let Some(lease) = self.leases.get_mut(&report.host) else { return false };
         if let Some(seen) = &lease.report
             && seen.boot == report.boot
             && seen.sequence >= report.sequence
         {
-            return;
+            return false;
         }
-        if lease.expires <= now {
+        let returns = lease.expires <= now;
+        if returns {
             lease.up_since = now;
         }
         lease.expires = now + self.ttl;
+        let news = lease.report.as_ref().is_none_or(|seen| differs(seen, &report));
         lease.report = Some(report);
+        returns || news
     }
 
     /// Gives every lease that held at `since` one whole TTL from now on: nobody could be heard in
@@ -170,4 +174,17 @@ impl HostTable {
             .filter(|moment| *moment > now)
             .min()
     }
+}
+
+/// Returns whether two reports of a host differ in what a plan or the redundancy depends on, which
+/// is all but how far other hosts are and how often this one has reported.
+fn differs(seen: &HostReport, report: &HostReport) -> bool {
+    fn reached(report: &HostReport) -> impl Iterator<Item = bool> {
+        report.reachable.values().map(Option::is_some)
+    }
+    (seen.plan_number, seen.gateway_up, seen.disk_ok)
+        != (report.plan_number, report.gateway_up, report.disk_ok)
+        || seen.instances != report.instances
+        || seen.ports_taken != report.ports_taken
+        || !reached(seen).eq(reached(report))
 }

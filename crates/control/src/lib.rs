@@ -15,3 +15,4 @@ pub mod preview;
 pub mod redundancy;
 pub mod report;
 mod rollout;
+mod tally;

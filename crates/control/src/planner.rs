@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
 use evenkeel_model::name::{HostName, ServiceName};
-use evenkeel_model::place::Host;
 use evenkeel_model::service::{Service, ServicePort};
 use evenkeel_model::system::System;
 
 use crate::declaration::Wanted;
-use crate::placement::{Replica, Request, place, service_hosts};
+use crate::placement::{Grid, Replica, Request, place, service_hosts};
 use crate::plan::{Plan, Release};
 use crate::report::{HostReport, InstanceState};
 use crate::rollout::{self, Progress};
@@ -84,25 +83,38 @@ pub fn next_plan(
     let system = wanted.system();
     let mut plan = Plan { number, parent: current.number, ..current.clone() };
     plan.declarations.insert(wanted.declaration.revision, wanted.declaration.clone());
-    for service in system.services.values() {
-        rollout::declare(wanted, service, &mut plan);
-    }
-    plan.instances.retain(|instance| stays(inventory, instance));
     plan.avoided.retain(|(service, host), _| {
         system.services.contains_key(service) && inventory.is_up(host)
     });
-    let pending: usize = system
-        .services
-        .values()
-        .map(|service| {
-            let serving = counted(&plan, inventory, service).count();
-            serving.saturating_sub(usize::try_from(service.replicas).unwrap_or(usize::MAX))
-        })
-        .sum();
+    let mut parts: BTreeMap<ServiceName, Vec<Instance>> = BTreeMap::new();
+    for instance in std::mem::take(&mut plan.instances) {
+        parts.entry(instance.id.service.clone()).or_default().push(instance);
+    }
+    // From here on the plan holds the replicas of the service at hand alone: nothing walks over
+    // those of all services for each of them.
+    let mut pending = 0_usize;
+    for service in system.services.values() {
+        plan.instances = parts.remove(&service.name).unwrap_or_default();
+        rollout::declare(wanted, service, &mut plan);
+        plan.instances.retain(|instance| stays(inventory, instance));
+        let serving = counted(&plan, inventory, service).count();
+        let wanted = usize::try_from(service.replicas).unwrap_or(usize::MAX);
+        pending += serving.saturating_sub(wanted);
+        parts.insert(service.name.clone(), std::mem::take(&mut plan.instances));
+    }
+    for (service, instances) in &mut parts {
+        if !system.services.contains_key(service) {
+            instances.retain(|instance| stays(inventory, instance));
+        }
+    }
+    let mut ground = Ground::new(wanted, inventory, parts.values().flatten());
     let mut moves_left = inventory.moves_max.saturating_sub(pending);
     for service in system.services.values() {
-        moves_left -= plan_service(wanted, inventory, service, moves_left, &mut plan);
+        plan.instances = parts.remove(&service.name).unwrap_or_default();
+        moves_left -= plan_service(wanted, inventory, service, moves_left, &mut ground, &mut plan);
+        parts.insert(service.name.clone(), std::mem::take(&mut plan.instances));
     }
+    plan.instances = parts.into_values().flatten().collect();
     put_in_force(wanted, inventory, &mut plan);
     if current.revision == wanted.declaration.revision {
         drain_removed_services(system, &mut plan);
@@ -111,6 +123,74 @@ pub fn next_plan(
     plan.instances.sort_by(|left, right| left.id.cmp(&right.id));
     let same = Plan { number: current.number, parent: current.parent, ..plan.clone() } == *current;
     (!same).then_some(plan)
+}
+
+/// What is the same for all services: the hosts that may take replicas, and what stands on them.
+struct Ground<'a> {
+    /// Service hosts that are up and not to be drained.
+    grid: Grid<'a>,
+    names: Vec<&'a HostName>,
+    /// Service hosts that are not to be drained, as if all were up.
+    places: usize,
+    /// The ports of all replicas on each host of `grid`.
+    ports: Vec<BTreeSet<u16>>,
+    /// Ports that never go to a replica of the range.
+    reserved: BTreeSet<u16>,
+    /// Hosts of `grid` whose disk is full.
+    full: BTreeSet<HostName>,
+}
+
+impl<'a> Ground<'a> {
+    fn new<'i>(
+        wanted: &'a Wanted,
+        inventory: &Inventory<'_>,
+        instances: impl Iterator<Item = &'i Instance>,
+    ) -> Self {
+        let system = wanted.system();
+        let mut hosts = service_hosts(system);
+        hosts.retain(|host| !wanted.drained.contains(&host.name));
+        let places = hosts.len();
+        hosts.retain(|host| inventory.is_up(&host.name));
+        let settled = |name: &HostName| inventory.hosts.get(name).is_some_and(|view| view.settled);
+        let names: Vec<&HostName> = hosts.iter().map(|host| &host.name).collect();
+        let unsettled = names.iter().filter(|name| !settled(name)).map(|name| (*name).clone());
+        let full = names.iter().filter(|name| inventory.is_full(name)).map(|name| (*name).clone());
+        let mut ground = Self {
+            ports: vec![BTreeSet::new(); hosts.len()],
+            reserved: reserved_ports(system).collect(),
+            full: full.collect(),
+            grid: Grid::new(hosts, &unsettled.collect()),
+            names,
+            places,
+        };
+        for instance in instances {
+            ground.add(instance);
+        }
+        ground
+    }
+
+    fn add(&mut self, instance: &Instance) {
+        self.grid.add_load(&instance.host);
+        let at = self.grid.position(&instance.host);
+        if let Some(ports) = at.and_then(|at| self.ports.get_mut(at)) {
+            ports.insert(instance.port);
+        }
+    }
+
+    fn remove(&mut self, instance: &Instance) {
+        self.grid.remove_load(&instance.host);
+        let at = self.grid.position(&instance.host);
+        if let Some(ports) = at.and_then(|at| self.ports.get_mut(at)) {
+            ports.remove(&instance.port);
+        }
+    }
+
+    /// Drops the replicas of the service at hand that are `gone`.
+    fn drop_from(&mut self, plan: &mut Plan, gone: impl Fn(&Instance) -> bool) {
+        for instance in plan.instances.extract_if(.., |instance| gone(instance)) {
+            self.remove(&instance);
+        }
+    }
 }
 
 /// Lets the places and routes of the wanted file be in force, once no route leads to a service
@@ -183,36 +263,30 @@ fn plan_service(
     inventory: &Inventory<'_>,
     service: &Service,
     moves_max: usize,
+    ground: &mut Ground<'_>,
     plan: &mut Plan,
 ) -> usize {
     let system = wanted.system();
-    let hosts: Vec<&Host> = service_hosts(system)
-        .into_iter()
-        .filter(|host| inventory.is_up(&host.name) && !wanted.drained.contains(&host.name))
-        .collect();
-    let names: Vec<&HostName> = hosts.iter().map(|host| &host.name).collect();
-    remove_port_losers(inventory, service, plan);
-    remove_unstarted(inventory, service, &hosts, plan);
+    remove_port_losers(inventory, service, ground, plan);
+    remove_unstarted(inventory, ground, plan);
     rollout::judge(service, plan, inventory);
-    let given_up = remove_hopeless(inventory, service, &hosts, plan);
+    let given_up = remove_hopeless(inventory, service, ground, plan);
     let progress = Progress::of(service, plan, inventory);
     let moves_max = if progress.is_complete() { moves_max } else { 0 };
-    let request = request(inventory, service, hosts, moves_max, &progress.superseded, plan);
-    let mut choice = place(&request);
+    let mut choice =
+        place(&request(inventory, service, ground, moves_max, &progress.superseded, plan));
     let begun = choice.add.len().min(choice.surplus.len());
     // Replicas on hosts that are to be empty leave once as many as can be are ready elsewhere.
-    let places = service_hosts(system).into_iter();
-    let places = places.filter(|host| !wanted.drained.contains(&host.name)).count();
     let mut enough = usize::try_from(service.replicas).unwrap_or(usize::MAX);
     if service.port != ServicePort::FromRange {
-        enough = enough.min(places);
+        enough = enough.min(ground.places);
     }
     if choice.keep.len() >= enough {
         let leaving = counted(plan, inventory, service);
-        let leaving = leaving.filter(|instance| !names.contains(&&instance.host));
+        let leaving = leaving.filter(|instance| ground.grid.position(&instance.host).is_none());
         choice.surplus.extend(leaving.map(|instance| instance.id.clone()));
     }
-    let complete = add_replicas(system, inventory, service, &choice.add, plan);
+    let complete = add_replicas(system, inventory, service, &choice.add, ground, plan);
     if let Some(host) = given_up
         && !choice.add.is_empty()
     {
@@ -225,48 +299,44 @@ fn plan_service(
             .filter(|instance| choice.keep.contains(&instance.id))
             .all(|instance| inventory.is_ready(instance));
     if wanted_ready && !choice.keep.is_empty() {
-        retire(inventory, service, &choice.surplus, plan);
+        retire(inventory, &choice.surplus, ground, plan);
     }
     if complete {
-        let beside = rollout::advance(service, &names, places, plan, inventory);
-        add_replicas(system, inventory, service, &beside, plan);
+        let beside = rollout::advance(service, &ground.names, ground.places, plan, inventory);
+        add_replicas(system, inventory, service, &beside, ground, plan);
     }
     begun
 }
 
 /// Removes replicas that cannot start because another program holds their port: they get a new
 /// name and port at once. A fixed port has no other, so its replica keeps trying.
-fn remove_port_losers(inventory: &Inventory<'_>, service: &Service, plan: &mut Plan) {
+fn remove_port_losers(
+    inventory: &Inventory<'_>,
+    service: &Service,
+    ground: &mut Ground<'_>,
+    plan: &mut Plan,
+) {
     if service.port != ServicePort::FromRange {
         return;
     }
-    plan.instances.retain(|instance| {
-        let lost = instance.id.service == service.name
-            && inventory.report(&instance.host).is_some_and(|report| {
-                report.ports_taken.contains(&instance.port) && !report.is_ready(&instance.id)
-            });
-        !lost
+    ground.drop_from(plan, |instance| {
+        inventory.report(&instance.host).is_some_and(|report| {
+            report.ports_taken.contains(&instance.port) && !report.is_ready(&instance.id)
+        })
     });
 }
 
 /// Removes replicas that cannot start because their host's disk has no room for the plan, if
 /// another host's has.
-fn remove_unstarted(
-    inventory: &Inventory<'_>,
-    service: &Service,
-    hosts: &[&Host],
-    plan: &mut Plan,
-) {
-    if hosts.iter().all(|host| inventory.is_full(&host.name)) {
+fn remove_unstarted(inventory: &Inventory<'_>, ground: &mut Ground<'_>, plan: &mut Plan) {
+    if ground.full.len() == ground.names.len() {
         return;
     }
-    plan.instances.retain(|instance| {
-        let unstarted = instance.id.service == service.name
-            && inventory.is_full(&instance.host)
+    ground.drop_from(plan, |instance| {
+        inventory.is_full(&instance.host)
             && inventory
                 .report(&instance.host)
-                .is_some_and(|report| report.instance(&instance.id).is_none());
-        !unstarted
+                .is_some_and(|report| report.instance(&instance.id).is_none())
     });
 }
 
@@ -275,28 +345,24 @@ fn remove_unstarted(
 fn remove_hopeless(
     inventory: &Inventory<'_>,
     service: &Service,
-    hosts: &[&Host],
+    ground: &mut Ground<'_>,
     plan: &mut Plan,
 ) -> Option<HostName> {
     let name = &service.name;
-    let free = hosts.iter().any(|host| {
-        plan.on_host(&host.name).all(|instance| instance.id.service != *name)
-            && !plan.avoided.contains_key(&(name.clone(), host.name.clone()))
-    });
-    if !free {
-        return None;
-    }
     let hopeless = counted(plan, inventory, service).find(|instance| {
-        let key = (name.clone(), instance.host.clone());
         let tried = plan.avoided.values().any(|stand_in| *stand_in == instance.id);
         let report = inventory.report(&instance.host);
         let report = report.and_then(|report| report.instance(&instance.id));
         let failing = report
             .is_some_and(|report| report.crash_looping && report.state != InstanceState::Ready);
-        failing && !tried && !plan.avoided.contains_key(&key)
+        failing && !tried && !plan.avoids(name, &instance.host)
     })?;
     let (id, host) = (hopeless.id.clone(), hopeless.host.clone());
-    plan.instances.retain(|instance| instance.id != id);
+    let empty = |host: &HostName| plan.on_host(host).next().is_none();
+    if !ground.names.iter().any(|host| empty(host) && !plan.avoids(name, host)) {
+        return None;
+    }
+    ground.drop_from(plan, |instance| instance.id == id);
     // Avoided from now on; the stand-in's name is filled in once it has one.
     plan.avoided.insert((name.clone(), host.clone()), id);
     Some(host)
@@ -306,7 +372,7 @@ fn remove_hopeless(
 fn request<'a>(
     inventory: &Inventory<'_>,
     service: &Service,
-    hosts: Vec<&'a Host>,
+    ground: &'a Ground<'_>,
     moves_max: usize,
     superseded: &BTreeSet<InstanceId>,
     plan: &Plan,
@@ -319,32 +385,19 @@ fn request<'a>(
             ready: inventory.is_ready(instance),
         })
         .collect();
-    let mut load = BTreeMap::new();
-    for instance in &plan.instances {
-        *load.entry(instance.host.clone()).or_insert(0) += 1;
-    }
     let exclusive = service.port != ServicePort::FromRange;
     let occupied = plan.of_service(&service.name).map(|instance| instance.host.clone());
-    let settled = |host: &&&Host| inventory.hosts.get(&host.name).is_some_and(|view| view.settled);
-    let avoids = |host: &&&Host| {
-        plan.avoided.contains_key(&(service.name.clone(), host.name.clone()))
-            || inventory.is_full(&host.name)
-    };
+    let avoided = plan.avoided.keys().filter(|(name, _)| *name == service.name);
+    let avoided = avoided.map(|(_, host)| host).chain(&ground.full);
     Request {
         replicas: service.replicas,
         exclusive,
-        unsettled: hosts
-            .iter()
-            .filter(|host| !settled(host))
-            .map(|host| host.name.clone())
-            .collect(),
-        avoided: hosts.iter().filter(avoids).map(|host| host.name.clone()).collect(),
+        grid: &ground.grid,
+        avoided: avoided.cloned().collect(),
         closed: if exclusive { occupied.collect() } else { BTreeSet::new() },
         // Nothing healthy is moved while something of the service is not.
         moves_max: if current.iter().all(|replica| replica.ready) { moves_max } else { 0 },
-        hosts,
         current,
-        load,
     }
 }
 
@@ -354,6 +407,7 @@ fn add_replicas(
     inventory: &Inventory<'_>,
     service: &Service,
     hosts: &[HostName],
+    ground: &mut Ground<'_>,
     plan: &mut Plan,
 ) -> bool {
     let Some(revision) = plan.releases.get(&service.name).map(Release::target) else {
@@ -361,17 +415,19 @@ fn add_replicas(
     };
     for host in hosts {
         let serial = plan.next_serial;
-        let Some(port) = choose_port(system, inventory, service, host, serial, plan) else {
+        let Some(port) = choose_port(system, inventory, service, host, serial, ground) else {
             continue;
         };
         plan.next_serial += 1;
-        plan.instances.push(Instance {
+        let instance = Instance {
             id: InstanceId { service: service.name.clone(), serial },
             host: host.clone(),
             port,
             phase: InstancePhase::Serving,
             revision,
-        });
+        };
+        ground.add(&instance);
+        plan.instances.push(instance);
     }
     hosts.is_empty()
 }
@@ -384,20 +440,24 @@ fn choose_port(
     service: &Service,
     host: &HostName,
     serial: u64,
-    plan: &Plan,
+    ground: &Ground<'_>,
 ) -> Option<u16> {
     let range = match service.port {
         ServicePort::Fixed(port) => return Some(port),
         ServicePort::FromRange => &system.ports.replicas,
     };
-    let mut used: BTreeSet<u16> = plan.on_host(host).map(|instance| instance.port).collect();
-    used.extend(inventory.report(host).into_iter().flat_map(|report| &report.ports_taken));
-    used.extend(reserved_ports(system));
+    let planned = ground.grid.position(host).and_then(|at| ground.ports.get(at));
+    let taken = inventory.report(host).map(|report| &report.ports_taken);
+    let used = |port: &u16| {
+        planned.is_some_and(|ports| ports.contains(port))
+            || taken.is_some_and(|ports| ports.contains(port))
+            || ground.reserved.contains(port)
+    };
     let length = u64::from(range.end().saturating_sub(*range.start())) + 1;
     (0..length).find_map(|step| {
         let offset = u16::try_from((serial % length + step) % length).ok()?;
         let port = range.start().checked_add(offset)?;
-        (range.contains(&port) && !used.contains(&port)).then_some(port)
+        (range.contains(&port) && !used(&port)).then_some(port)
     })
 }
 
@@ -416,9 +476,13 @@ fn reserved_ports(system: &System) -> impl Iterator<Item = u16> {
 
 /// Lets go of replicas that are no longer needed: those on lost hosts at once, others by way of
 /// draining.
-fn retire(inventory: &Inventory<'_>, service: &Service, surplus: &[InstanceId], plan: &mut Plan) {
-    plan.instances
-        .retain(|instance| instance.id.service != service.name || inventory.is_up(&instance.host));
+fn retire(
+    inventory: &Inventory<'_>,
+    surplus: &[InstanceId],
+    ground: &mut Ground<'_>,
+    plan: &mut Plan,
+) {
+    ground.drop_from(plan, |instance| !inventory.is_up(&instance.host));
     for instance in &mut plan.instances {
         if surplus.contains(&instance.id) {
             instance.phase = InstancePhase::Draining;

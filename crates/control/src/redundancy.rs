@@ -1,7 +1,7 @@
 //! Says what a system lacks until it could take the next fault as well as the last.
 
 use evenkeel_model::instance::{Instance, InstancePhase};
-use evenkeel_model::name::HostName;
+use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::service::ServicePort;
 use evenkeel_model::time::Timestamp;
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::declaration::Wanted;
 use crate::hosts::{HostState, HostTable};
-use crate::placement::{Replica, Request, place, service_hosts};
+use crate::placement::{Grid, Replica, Request, place, service_hosts};
 use crate::plan::Plan;
 use crate::planner::Inventory;
 use crate::rollout;
@@ -44,11 +44,15 @@ pub fn redundancy(
     for host in system.hosts.keys() {
         check_host(host, plan, hosts, now, &mut missing);
     }
+    let mut places = service_hosts(system);
+    places.retain(|host| !wanted.drained.contains(&host.name));
+    let grid = Grid::new(places, &BTreeSet::new());
+    let mut by_service: BTreeMap<&ServiceName, Vec<&Instance>> = BTreeMap::new();
+    for instance in plan.instances.iter().filter(|it| it.phase == InstancePhase::Serving) {
+        by_service.entry(&instance.id.service).or_default().push(instance);
+    }
     for service in system.services.values() {
-        let serving: Vec<&Instance> = plan
-            .of_service(&service.name)
-            .filter(|instance| instance.phase == InstancePhase::Serving)
-            .collect();
+        let serving = by_service.remove(&service.name).unwrap_or_default();
         let ready = |instance: &&&Instance| {
             hosts.is_up(&instance.host, now)
                 && hosts.report(&instance.host).is_some_and(|report| report.is_ready(&instance.id))
@@ -65,11 +69,7 @@ pub fn redundancy(
         let request = Request {
             replicas: service.replicas,
             exclusive: service.port != ServicePort::FromRange,
-            hosts: service_hosts(system)
-                .into_iter()
-                .filter(|host| !wanted.drained.contains(&host.name))
-                .collect(),
-            unsettled: BTreeSet::new(),
+            grid: &grid,
             // A host on which the service kept failing is no better place.
             avoided: plan
                 .avoided
@@ -87,7 +87,6 @@ pub fn redundancy(
                 })
                 .collect(),
             moves_max: usize::MAX,
-            load: BTreeMap::new(),
         };
         let deploy = rollout::describe(service, plan, inventory);
         // While a deploy is under way there are more replicas than wanted.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_control::placement::{Choice, Replica, Request, place};
+use evenkeel_control::placement::{Choice, Grid, Replica, Request, place};
 use evenkeel_model::dealing::deal;
 use evenkeel_model::instance::InstanceId;
 use evenkeel_model::name::{HostName, ServiceName};
@@ -38,17 +38,19 @@ fn replicas(hosts: &[Host], at: &[usize]) -> Vec<Replica> {
     at.iter().enumerate().map(replica).collect()
 }
 
-fn request(hosts: &[Host], replicas: u32, current: Vec<Replica>) -> Request<'_> {
+fn grid(hosts: &[Host]) -> Grid<'_> {
+    Grid::new(hosts.iter().collect(), &BTreeSet::new())
+}
+
+fn request<'a>(grid: &'a Grid<'a>, replicas: u32, current: Vec<Replica>) -> Request<'a> {
     Request {
         replicas,
         exclusive: false,
-        hosts: hosts.iter().collect(),
-        unsettled: BTreeSet::new(),
+        grid,
         avoided: BTreeSet::new(),
         closed: BTreeSet::new(),
         current,
         moves_max: usize::MAX,
-        load: BTreeMap::new(),
     }
 }
 
@@ -57,7 +59,7 @@ fn counts(request: &Request<'_>, choice: &Choice) -> Vec<u32> {
     let kept = request.current.iter().filter(|replica| choice.keep.contains(&replica.id));
     let at: Vec<&HostName> = kept.map(|replica| &replica.host).chain(&choice.add).collect();
     let count = |host: &&Host| at.iter().filter(|name| ***name == host.name).count();
-    request.hosts.iter().map(|host| u32::try_from(count(host)).unwrap()).collect()
+    request.grid.hosts().map(|host| u32::try_from(count(&host)).unwrap()).collect()
 }
 
 /// How uneven counts are: doubled replicas, then squares by region, zone and host.
@@ -116,7 +118,8 @@ proptest! {
         let mut moved = 0;
         let mut after = before.clone();
         for _ in 0..3 {
-            let request = request(&hosts, wanted, current.clone());
+            let grid = grid(&hosts);
+            let request = request(&grid, wanted, current.clone());
             let choice = place(&request);
             prop_assert_eq!(&choice, &place(&request), "the same input, another output");
             moved += choice.add.len();
@@ -144,7 +147,8 @@ proptest! {
     #[test]
     fn no_host_is_doubled_while_another_is_empty(places in places(), wanted in 1..9_u32) {
         let hosts = hosts(&places);
-        let request = request(&hosts, wanted, Vec::new());
+        let grid = grid(&hosts);
+        let request = request(&grid, wanted, Vec::new());
         let counts = counts(&request, &place(&request));
         let doubled = counts.iter().any(|count| *count > 1);
         prop_assert!(!(doubled && counts.contains(&0)), "{:?}", counts);
@@ -155,8 +159,9 @@ proptest! {
     #[test]
     fn places_as_the_model_deals(places in places(), wanted in 1..9_u32) {
         let hosts = hosts(&places);
-        let request = request(&hosts, wanted, Vec::new());
-        let mut dealt = deal(&request.hosts, wanted);
+        let grid = grid(&hosts);
+        let request = request(&grid, wanted, Vec::new());
+        let mut dealt = deal(&hosts.iter().collect::<Vec<_>>(), wanted);
         let once: BTreeSet<&HostName> = dealt.iter().collect();
         if once.len() == dealt.len() {
             let mut chosen = place(&request).add;
@@ -175,7 +180,8 @@ proptest! {
     ) {
         let each = |region| (0..zones).flat_map(move |zone| (0..machines).map(move |_| (region, zone)));
         let hosts = hosts(&(0..regions).flat_map(each).collect::<Vec<_>>());
-        let request = request(&hosts, wanted, Vec::new());
+        let grid = grid(&hosts);
+        let request = request(&grid, wanted, Vec::new());
         let counts = counts(&request, &place(&request));
         for level in 0..3 {
             let mut loss: BTreeMap<String, u32> = BTreeMap::new();
@@ -197,13 +203,14 @@ proptest! {
     #[test]
     fn a_settled_placement_stays(places in places(), wanted in 1..9_u32) {
         let hosts = hosts(&places);
-        let empty = request(&hosts, wanted, Vec::new());
+        let grid = grid(&hosts);
+        let empty = request(&grid, wanted, Vec::new());
         let at: Vec<usize> = counts(&empty, &place(&empty))
             .iter()
             .enumerate()
             .flat_map(|(index, count)| (0..*count).map(move |_| index))
             .collect();
-        let choice = place(&request(&hosts, wanted, replicas(&hosts, &at)));
+        let choice = place(&request(&grid, wanted, replicas(&hosts, &at)));
         prop_assert!(choice.add.is_empty() && choice.surplus.is_empty(), "{:?}", choice);
     }
 }
@@ -211,7 +218,8 @@ proptest! {
 #[test]
 fn a_fixed_port_takes_one_replica_a_host() {
     let hosts = hosts(&[(0, 0), (1, 0)]);
-    let request = Request { exclusive: true, ..request(&hosts, 3, Vec::new()) };
+    let grid = grid(&hosts);
+    let request = Request { exclusive: true, ..request(&grid, 3, Vec::new()) };
     assert_eq!(counts(&request, &place(&request)), [1, 1]);
 }
 
@@ -220,8 +228,23 @@ fn an_unsettled_host_fills_gaps_but_attracts_no_moves() {
     let hosts = hosts(&[(0, 0), (1, 0)]);
     let unsettled = BTreeSet::from([hosts[1].name.clone()]);
     let both = replicas(&hosts, &[0, 0]);
-    let full = Request { unsettled: unsettled.clone(), ..request(&hosts, 2, both) };
+    let grid = Grid::new(hosts.iter().collect(), &unsettled);
+    let full = request(&grid, 2, both);
     assert_eq!(counts(&full, &place(&full)), [2, 0]);
-    let gap = Request { unsettled, ..request(&hosts, 2, replicas(&hosts, &[0])) };
+    let gap = request(&grid, 2, replicas(&hosts, &[0]));
     assert_eq!(counts(&gap, &place(&gap)), [1, 1]);
+}
+
+/// A host that has fewer replicas of other services wins a tie, and counting keeps up with changes.
+#[test]
+fn the_less_loaded_host_wins_a_tie() {
+    let hosts = hosts(&[(0, 0), (0, 0), (0, 0)]);
+    let mut grid = grid(&hosts);
+    for host in [0, 0, 1, 2, 2] {
+        grid.add_load(&hosts[host].name);
+    }
+    assert_eq!(place(&request(&grid, 1, Vec::new())).add, [hosts[1].name.clone()]);
+    grid.remove_load(&hosts[0].name);
+    grid.remove_load(&hosts[0].name);
+    assert_eq!(place(&request(&grid, 1, Vec::new())).add, [hosts[0].name.clone()]);
 }

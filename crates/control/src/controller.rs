@@ -195,6 +195,10 @@ impl Controller {
             }
             Event::Held(since) => {
                 self.hosts.extend(since, now);
+                // Who was held while it listened has yet to hear the hosts.
+                if since < self.observing_until {
+                    self.observing_until = self.observing_until.max(now + self.settings.ttl);
+                }
                 self.stale = true;
             }
         }

@@ -363,6 +363,20 @@ fn a_new_leader_takes_nobody_for_lost() {
     assert_eq!(world.stored, plan);
 }
 
+/// It has heard nobody when it goes on, and one of the hosts is not there any more.
+#[test]
+fn a_leader_that_was_held_while_it_listened_listens_again() {
+    let mut world = World::new(shop());
+    world.up.remove(&name(4));
+    world.now = Timestamp::ZERO + Duration::from_secs(3);
+    let since = Timestamp::ZERO + Duration::from_millis(100);
+    world.controller.handle_event(Event::Held(since), world.now);
+    assert_eq!(world.controller.poll_action(), None);
+    world.pass(8);
+    assert!(world.plans > 0);
+    assert_eq!(world.stored.on_host(&name(4)).count(), 0);
+}
+
 #[test]
 fn a_failing_replica_is_tried_elsewhere_once() {
     let mut world = World::new(system::system(&HOSTS[..3], vec![system::service("job", 1)]));

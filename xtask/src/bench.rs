@@ -18,8 +18,20 @@ pub(crate) fn run(name: &str, arguments: &[&str]) -> Result<()> {
         "demo" => demo(arguments.first().map_or(Ok(10), |runs| runs.parse())?),
         "footprint" => crate::footprint::run(),
         "etcd" => crate::etcd::run(arguments),
-        _ => bail!("no measurement `{name}`; there are `demo [RUNS]`, `footprint` and `etcd`"),
+        "planner" | "scale" => control_plane(name, arguments),
+        _ => bail!(
+            "no measurement `{name}`; there are `demo [RUNS]`, `footprint`, `etcd`, `planner` and \
+             `scale`"
+        ),
     }
+}
+
+/// Measures the control plane of a large system, as it is shipped.
+fn control_plane(name: &str, arguments: &[&str]) -> Result<()> {
+    let mut all = vec!["run", "--quiet", "--release", "--package", "evenkeel-sim", "--"];
+    all.extend(["--measure", name]);
+    all.extend(arguments);
+    crate::cargo(&all)
 }
 
 /// Runs the demo `runs` times and prints the worst and the median of every experiment's figures.

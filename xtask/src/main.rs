@@ -22,10 +22,11 @@ developer commands of Evenkeel
   cargo xtask check              read-only gate: format, clippy, tidy, docs
   cargo xtask fix                format and apply clippy's suggestions
   cargo xtask test [FILTER]      install what the tests need, then run every test and a short drill
-  cargo xtask sim [ARGS]         the simulator: --seed N --count N --hosts N --world NAME --defect NAME
+  cargo xtask sim [ARGS]         the simulator: --seed N --count N --hosts N --world NAME --defect NAME,
+                                 or --defects, which looks for every bug that it must find
   cargo xtask bench NAME         measurements: `demo` (ten runs, medians and maxima), `footprint`,
                                  `etcd` (in turn with ours; --seconds N --rounds N --failovers N
-                                 --growth)
+                                 --growth), `planner` (--rounds N) and `scale` (1,000 hosts)
   cargo xtask stability [SECONDS]  600 s without any coordinator: what must go on, and come back
   cargo xtask bless              accept the present output as golden text
   cargo xtask ci                 check, then test";
@@ -109,8 +110,8 @@ fn test(filter: &[&str]) -> Result<()> {
     // Once more as it is shipped: the system tests start this binary as every process of a system.
     cargo(&["build", "--release", "--package", "evenkeel", "--package", "profiles"])?;
     cargo(&["test", "--workspace"])?;
-    simulate(&["--world", "consensus", "--count", "500"])?;
-    simulate(&["--world", "control", "--count", "100"])?;
+    simulate(&["--count", "1000"])?;
+    simulate(&["--defects"])?;
     let report = root().join("target/demo-report");
     run(Command::new(root().join("target/release/evenkeel"))
         .args(["demo", "--once", "--quick", "--report"])

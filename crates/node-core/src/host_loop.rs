@@ -129,7 +129,11 @@ impl HostLoop {
             actions: VecDeque::new(),
         };
         let Self { agent, settings, plan, .. } = &mut host_loop;
-        agent.adopt(settings, plan.as_ref(), restored.processes, now);
+        let mut processes = restored.processes;
+        if settings.defect == Some(Defect::AdoptsNothing) {
+            processes.clear();
+        }
+        agent.adopt(settings, plan.as_ref(), processes, now);
         host_loop.reconcile(now);
         host_loop
     }
@@ -426,9 +430,10 @@ impl HostLoop {
     fn offer(&mut self, plan: &Plan) {
         let known = [self.plan.as_ref(), self.saving.as_ref().map(|saving| &saving.plan)];
         let number = known.into_iter().flatten().map(|plan| plan.number).max().unwrap_or(0);
-        let accepted = match self.settings.defect {
-            None => plan.number > number,
-            Some(Defect::PlanNumberIgnored) => plan.number != number,
+        let accepted = if self.settings.defect == Some(Defect::PlanNumberIgnored) {
+            plan.number != number
+        } else {
+            plan.number > number
         };
         if accepted && !self.stopping {
             self.saving = Some(Saving { plan: plan.clone(), retry_at: None });
@@ -484,7 +489,9 @@ impl HostLoop {
         let Some(host) = system.hosts.get(host) else { return };
         let retry = self.routes_retry_at.take_if(|at| *at <= now).is_some();
         let empty = Plan::empty();
-        let plan = match (&self.plan, &self.routes) {
+        let early = self.saving.as_ref().map(|saving| &saving.plan);
+        let early = early.filter(|_| self.settings.defect == Some(Defect::RoutesBeforePlan));
+        let plan = match (early.or(self.plan.as_ref()), &self.routes) {
             (Some(plan), _) => plan,
             // A host whose plan is lost keeps the routes it has.
             (None, Some(routes)) if !retry && !self.system_changed(routes) => return,
@@ -492,11 +499,21 @@ impl HostLoop {
         };
         let distances = self.reach.distances(system, &host.region, now);
         let source = (plan.number, distances.clone());
-        if !retry && self.routed.as_ref() == Some(&source) {
+        let same = self.routed.as_ref() == Some(&source)
+            && self.settings.defect != Some(Defect::RoutesFromOpinion);
+        if !retry && same {
             return;
         }
         let known = self.routes.as_ref().map_or(0, |routes| routes.generation);
-        let routes = build_routes(system, plan, host, distances, known);
+        let mut routes = build_routes(system, plan, host, distances, known);
+        if self.settings.defect == Some(Defect::RoutesFromOpinion) {
+            let lost = |host: &HostName| {
+                self.leader.hosts.get(host).is_some_and(|it| *it != HostState::Up)
+            };
+            for upstream in routes.upstreams.values_mut() {
+                upstream.endpoints.retain(|endpoint| !lost(&endpoint.host));
+            }
+        }
         self.routed = Some(source);
         if retry || self.routes.as_ref() != Some(&routes) {
             let generation = (known + 1).max(plan.number);

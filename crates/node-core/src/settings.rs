@@ -74,6 +74,12 @@ impl Timings {
 pub enum Defect {
     /// Every plan received is followed, also one with a lower number.
     PlanNumberIgnored,
+    /// Routes are derived from a plan that is still being saved.
+    RoutesBeforePlan,
+    /// Endpoints are left out of the routes while the leader takes their hosts for lost.
+    RoutesFromOpinion,
+    /// Processes that an earlier node process has left are not taken over.
+    AdoptsNothing,
 }
 
 /// What the host finds on its own disk and in its own process table at its start.

@@ -4,11 +4,6 @@
 //! the store must serve again, soon. Which things break, and how often, is drawn anew for each
 //! seed: a run in which everything breaks at once finds less than many that differ.
 
-mod clients;
-mod disk;
-mod holders;
-mod host;
-mod invariants;
 mod nemesis;
 mod network;
 mod steps;
@@ -25,12 +20,12 @@ use evenkeel_consensus::settings::{Defect, Limits, MemberId, Settings, StateLimi
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
 
+use crate::agreement::{self, Invariants};
+use crate::clients::{self, Client, Finished, Request};
 use crate::failure::Failure;
+use crate::holders::Holder;
+use crate::member::Member;
 use crate::transcript::Transcript;
-use clients::{Client, Finished, Request};
-use holders::Holder;
-use host::Host;
-use invariants::Invariants;
 use nemesis::Habits;
 use network::Network;
 use watchers::Watcher;
@@ -180,6 +175,11 @@ enum Happening {
     },
     /// Something breaks.
     Break,
+    /// A disk is full, or has room again.
+    Space {
+        host: usize,
+        full: bool,
+    },
     /// Every fault ends.
     Heal,
 }
@@ -192,7 +192,7 @@ struct World {
     rng: Rng,
     agenda: BinaryHeap<Reverse<Appointment>>,
     appointments: u64,
-    hosts: Vec<Host>,
+    hosts: Vec<Member>,
     network: Network,
     habits: Habits,
     clients: Vec<Client>,
@@ -268,7 +268,11 @@ impl World {
                     limits,
                     defect: options.defect,
                 };
-                Host::new(settings, &mut rng)
+                let mut member = Member::new(settings, &mut rng);
+                if !habits.clocks_hold() {
+                    member.clock.spread();
+                }
+                member
             })
             .collect();
         Self {
@@ -359,7 +363,7 @@ impl World {
         loop {
             let finished: Vec<&[Finished]> =
                 self.clients.iter().map(|client| client.finished.as_slice()).collect();
-            let served = invariants::progress(&finished, healed);
+            let served = agreement::progress(&finished, healed);
             if served == count {
                 return Ok(());
             }
@@ -398,7 +402,7 @@ impl World {
             finished.append(&mut client.finished);
         }
         let watched = self.check_watchers()?;
-        invariants::judge(&finished, &self.replicas())?;
+        agreement::judge(&finished, &self.replicas())?;
         let acknowledged = finished
             .iter()
             .filter(|done| done.operation.outcome == evenkeel_checker::history::Outcome::Ok);

@@ -7,8 +7,17 @@
 //! What must not be found here: a clock, a thread, randomness without the seed, the order of a
 //! hash map.
 
+mod agenda;
+mod agreement;
+mod clients;
+mod clock;
 pub mod consensus_world;
-pub mod control_world;
+pub mod defects;
+mod disk;
 pub mod failure;
+mod holders;
+mod member;
+pub mod scale;
 pub mod seeds;
+pub mod system_world;
 pub mod transcript;

@@ -1,44 +1,33 @@
-//! Runs seeds of a simulated world.
+//! Runs seeds of the simulated worlds, on every core of this machine.
+
+mod arguments;
+mod measure;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use evenkeel_consensus::settings::Defect;
-use evenkeel_sim::consensus_world;
-use evenkeel_sim::control_world;
+use evenkeel_sim::defects::{SEEDS_MAX, VARIANTS, Variant};
 use evenkeel_sim::failure::Failure;
+use evenkeel_sim::{consensus_world, system_world};
 
-const USAGE: &str =
-    "usage: sim [--world consensus|control] [--seed N] [--count N] [--hosts N] [--defect NAME]
+use arguments::{Arguments, Task, USAGE, World};
 
-  --world    which world (default: consensus)
-  --seed     the first seed (default: 0)
-  --count    how many seeds, one after the other (default: 1)
-  --hosts    how many members or hosts (default: drawn from the seed)
-  --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
-             ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted,
-             VotesWhileRejoining, LeasesNotExtended; in the control world PlanNumberIgnored, LeasesNotExtended
+/// Time between two lines that say how far a long run has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-Exit status: 0 no seed failed, 1 a seed failed, 2 bad usage.
-";
-
-/// A simulated world.
-#[derive(Debug, Clone, Copy)]
-enum World {
-    Consensus(consensus_world::Options),
-    Control(control_world::Options),
-}
-
-#[derive(Debug)]
-struct Arguments {
-    world: World,
-    seed: u64,
-    count: u64,
-}
+/// Seeds of one run of which each is named by a line of its own.
+const LINES_MAX: u64 = 100;
 
 fn main() -> ExitCode {
-    let done = match parse(std::env::args().skip(1)) {
-        Ok(arguments) => run(&arguments, &mut io::stdout().lock()),
+    let done = match arguments::parse(std::env::args().skip(1)) {
+        Ok(Arguments { task: Task::Seeds { world, first, count } }) => run(world, first, count),
+        Ok(Arguments { task: Task::Defects }) => find_defects(),
+        Ok(Arguments { task: Task::Planner { rounds } }) => measure::planner(rounds),
+        Ok(Arguments { task: Task::Scale }) => measure::scale(),
         Err(error) => io::stderr()
             .write_all(format!("error: {error}\n{USAGE}").as_bytes())
             .map(|()| ExitCode::from(2)),
@@ -46,65 +35,104 @@ fn main() -> ExitCode {
     done.unwrap_or(ExitCode::FAILURE)
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let (mut world, mut seed, mut count) = (consensus_world::NAME.to_owned(), 0, 1);
-    let (mut hosts, mut defect) = (None, None);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("`{name}` needs a value"))?;
-        let wrong = || format!("`{value}` is no value for `{name}`");
-        match name.as_str() {
-            "--world" => world = value,
-            "--seed" => seed = value.parse().map_err(|_| wrong())?,
-            "--count" => count = value.parse().map_err(|_| wrong())?,
-            "--hosts" => {
-                let number = value.parse().ok().filter(|number| (2..=30).contains(number));
-                hosts = Some(number.ok_or_else(wrong)?);
-            }
-            "--defect" => defect = Some(value),
-            _ => return Err(format!("`{name}` is not known")),
-        }
-    }
-    let world = match world.as_str() {
-        consensus_world::NAME => {
-            let defect = find_defect(Defect::ALL, defect)?;
-            World::Consensus(consensus_world::Options { hosts, defect })
-        }
-        control_world::NAME => {
-            let defect = find_defect(control_world::Defect::ALL, defect)?;
-            World::Control(control_world::Options { hosts, defect })
-        }
-        _ => return Err(format!("`{world}` is no value for `--world`")),
+/// What several threads do together.
+#[derive(Debug)]
+struct Shared {
+    /// The next seed to run.
+    next: AtomicU64,
+    done: AtomicU64,
+    stop: AtomicBool,
+    failure: Mutex<Option<(u64, Box<Failure>)>>,
+}
+
+fn run(world: World, first: u64, count: u64) -> io::Result<ExitCode> {
+    let shared = Shared {
+        next: AtomicU64::new(first),
+        done: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        failure: Mutex::new(None),
     };
-    Ok(Arguments { world, seed, count })
+    let end = first.saturating_add(count);
+    let begun = Instant::now();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| work(world, end, count, &shared))).collect();
+        watch(&workers, first, count, &shared, begun);
+    });
+    let failure = shared.failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut out = io::stdout().lock();
+    let (done, seconds) = (shared.done.into_inner(), begun.elapsed().as_secs_f64());
+    let Some((_, failure)) = failure else {
+        writeln!(out, "{done} seeds from {first} on passed in {seconds:.1} s")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    writeln!(out, "{failure}")?;
+    writeln!(out, "commit: {}", commit())?;
+    Ok(ExitCode::FAILURE)
 }
 
-/// Finds the defect of a world by its name.
-fn find_defect<D: std::fmt::Debug>(
-    all: impl IntoIterator<Item = D>,
-    name: Option<String>,
-) -> Result<Option<D>, String> {
-    let Some(name) = name else { return Ok(None) };
-    let found = all.into_iter().find(|defect| format!("{defect:?}") == name);
-    found.map(Some).ok_or_else(|| format!("`{name}` is no defect of this world"))
-}
-
-fn run(arguments: &Arguments, out: &mut impl io::Write) -> io::Result<ExitCode> {
-    let first = arguments.seed;
-    for seed in first..first.saturating_add(arguments.count) {
-        match run_seed(arguments, seed) {
-            Ok(summary) => writeln!(out, "seed {seed}: {summary}")?,
+/// Runs one seed after the other, until there is none left or one has failed.
+fn work(world: World, end: u64, count: u64, shared: &Shared) {
+    while !shared.stop.load(Ordering::Relaxed) {
+        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return;
+        }
+        match run_seed(world, seed) {
+            Ok(summary) if count <= LINES_MAX => say(&format!("seed {seed}: {summary}")),
+            Ok(_) => {}
             Err(failure) => {
-                writeln!(out, "{failure}")?;
-                writeln!(out, "commit: {}", commit())?;
-                return Ok(ExitCode::FAILURE);
+                shared.stop.store(true, Ordering::Relaxed);
+                let mut found =
+                    shared.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                // Whichever thread was first, the lowest seed is told.
+                if found.as_ref().is_none_or(|(known, _)| seed < *known) {
+                    *found = Some((seed, failure));
+                }
             }
         }
+        shared.done.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn run_seed(arguments: &Arguments, seed: u64) -> Result<String, Box<Failure>> {
-    match arguments.world {
+/// Says now and then how far the others have come, and how to go on from there.
+fn watch(
+    workers: &[thread::ScopedJoinHandle<'_, ()>],
+    first: u64,
+    count: u64,
+    shared: &Shared,
+    begun: Instant,
+) {
+    let mut said = begun;
+    while workers.iter().any(|worker| !worker.is_finished()) {
+        thread::sleep(Duration::from_millis(20));
+        if said.elapsed() < PROGRESS_EVERY {
+            continue;
+        }
+        said = Instant::now();
+        let done = shared.done.load(Ordering::Relaxed);
+        let next = shared.next.load(Ordering::Relaxed);
+        let safe = next.saturating_sub(workers.len() as u64).max(first);
+        let left = first.saturating_add(count).saturating_sub(safe);
+        let rate = done as f64 / begun.elapsed().as_secs_f64();
+        let minutes = left as f64 / rate.max(f64::MIN_POSITIVE) / 60.0;
+        say(&format!(
+            "{done} of {count} seeds passed, {rate:.1} a second, {minutes:.0} min left; to go on \
+             from here: --seed {safe} --count {left}"
+        ));
+    }
+}
+
+fn say(line: &str) {
+    // Whoever reads no more has stopped to care.
+    drop(io::stdout().lock().write_all(format!("{line}\n").as_bytes()));
+}
+
+fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
+    match world {
+        World::All if seed.is_multiple_of(2) => run_seed(World::SYSTEM, seed),
+        World::All => run_seed(World::CONSENSUS, seed),
         World::Consensus(options) => {
             let report = consensus_world::run(seed, options)?;
             Ok(format!(
@@ -121,18 +149,68 @@ fn run_seed(arguments: &Arguments, seed: u64) -> Result<String, Box<Failure>> {
                 report.digest
             ))
         }
-        World::Control(options) => {
-            let report = control_world::run(seed, options)?;
+        World::System(options) => {
+            let report = system_world::run(seed, options)?;
             Ok(format!(
-                "{} faults, {} plans, {} terms, whole after {} ms, digest {:016x}",
+                "{} of {} operations acknowledged, {} faults, {} plans, {} terms, {} problems of \
+                 gateways, {} holds, whole after {} ms, digest {:016x}",
+                report.acknowledged,
+                report.operations,
                 report.faults,
                 report.plans,
                 report.terms,
+                report.problems,
+                report.holds,
                 report.recovery.as_millis(),
                 report.digest
             ))
         }
     }
+}
+
+/// Looks for every bug that must be found.
+fn find_defects() -> io::Result<ExitCode> {
+    let next = AtomicU64::new(0);
+    let missed = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let place = usize::try_from(place).unwrap_or(usize::MAX);
+                    let Some(variant) = VARIANTS.get(place) else { return };
+                    if !find(variant) {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner();
+    say(&format!("{} of {} bugs were found", VARIANTS.len() as u64 - missed, VARIANTS.len()));
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Looks for one bug. A failure for another reason is told, but does not count.
+fn find(variant: &Variant) -> bool {
+    let begun = Instant::now();
+    let mut other = None;
+    for seed in 0..SEEDS_MAX {
+        let Err(failure) = variant.run(seed) else { continue };
+        if variant.explains(&failure) {
+            let (seeds, seconds) = (seed + 1, begun.elapsed().as_secs_f64());
+            let (defect, violation) = (variant.defect, failure.violation);
+            say(&format!("{defect:?}: found by {seeds} seeds in {seconds:.1} s: {violation}"));
+            return true;
+        }
+        other.get_or_insert((seed, failure.violation));
+    }
+    say(&format!("{:?}: NOT FOUND by {SEEDS_MAX} seeds", variant.defect));
+    if let Some((seed, violation)) = other {
+        say(&format!("  seed {seed} failed for another reason: {violation}"));
+    }
+    false
 }
 
 /// Returns the commit of the working tree, if it can be found out.

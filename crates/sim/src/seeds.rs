@@ -3,9 +3,9 @@
 //! A seed replays its run only as long as the world draws the same things in the same order, so
 //! each cause also has a test of its own where it was mended.
 
-use crate::consensus_world::Options;
+use crate::{consensus_world, system_world};
 
-/// An old failure of the consensus world.
+/// An old failure of a world.
 #[derive(Debug, Clone, Copy)]
 pub struct OldFailure {
     /// Its seed.
@@ -17,10 +17,16 @@ pub struct OldFailure {
 }
 
 impl OldFailure {
-    /// Returns the options to run it with.
+    /// Returns the options to run it with in the consensus world.
     #[must_use]
-    pub const fn options(&self) -> Options {
-        Options { hosts: self.hosts, defect: None }
+    pub const fn consensus_options(&self) -> consensus_world::Options {
+        consensus_world::Options { hosts: self.hosts, defect: None }
+    }
+
+    /// Returns the options to run it with in the system world.
+    #[must_use]
+    pub const fn system_options(&self) -> system_world::Options {
+        system_world::Options { hosts: self.hosts, defect: None }
     }
 }
 
@@ -31,3 +37,6 @@ pub const CONSENSUS: &[OldFailure] = &[OldFailure {
     cause: "a crash between a snapshot from the leader and the reset of the log left the old log on \
             disk, and what was written behind it could not be read back",
 }];
+
+/// Old failures of the system world.
+pub const SYSTEM: &[OldFailure] = &[];

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use evenkeel_model::time::Timestamp;
 
 /// How many lines are kept.
-const LINES_MAX: usize = 400;
+const LINES_MAX: usize = 600;
 
 /// The record of one run.
 ///
@@ -38,6 +38,12 @@ impl Transcript {
             self.digest_number(u64::from_le_bytes(word));
         }
         self.digest_number(bytes.len() as u64);
+    }
+
+    /// Returns whether lines are kept.
+    #[must_use]
+    pub const fn is_in_words(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// Writes a line, if there are words.

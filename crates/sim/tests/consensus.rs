@@ -53,7 +53,7 @@ fn two_hundred_seeds_pass_second_half() {
 #[test]
 fn old_failures_stay_mended() {
     for old in seeds::CONSENSUS {
-        if let Err(failure) = run(old.seed, old.options()) {
+        if let Err(failure) = run(old.seed, old.consensus_options()) {
             panic!("{failure}\n{} is back", old.cause);
         }
     }

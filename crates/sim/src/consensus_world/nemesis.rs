@@ -6,8 +6,8 @@ use evenkeel_consensus::replica::Event;
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::random::Rng;
 
-use super::host::Host;
 use super::{Happening, World};
+use crate::member::Member;
 
 /// The shortest time in which a lost disk is replaced: longer than any message is under way.
 const DISK_REPLACED_MIN: Duration = Duration::from_millis(500);
@@ -29,11 +29,18 @@ pub(super) struct Habits {
     lost_disks: u64,
     /// Draws disks, so that the rest of a seed's storm is the same with and without their loss.
     disk_rng: Rng,
+    /// Of 100 faults, how many are followed by a disk that is full for a while.
+    full_disks: u64,
+    /// Whether clocks are near enough to the true time for leases to be sure.
+    clocks_hold: bool,
+    /// Draws both.
+    space_rng: Rng,
 }
 
 impl Habits {
     pub(super) fn new(seed: u64, rng: &mut Rng) -> Self {
         let mut disk_rng = Rng::from_seed(!seed);
+        let mut space_rng = Rng::from_seed(seed.rotate_left(32) ^ 0x5eed);
         Self {
             every: [150, 400, 1000][rng.index(3)],
             crash_after_vote: [0, 300, 600][rng.index(3)],
@@ -42,7 +49,16 @@ impl Habits {
             weights: std::array::from_fn(|_| rng.below(4)),
             lost_disks: [0, 0, 10, 40][disk_rng.index(4)],
             disk_rng,
+            full_disks: [0, 0, 0, 20][space_rng.index(4)],
+            clocks_hold: !space_rng.chance(1, 8),
+            space_rng,
         }
+    }
+
+    /// Returns whether clocks are off by a tenth at most. Leases are made for that; all else must
+    /// hold on clocks that are farther off, too.
+    pub(super) const fn clocks_hold(&self) -> bool {
+        self.clocks_hold
     }
 }
 
@@ -55,6 +71,7 @@ impl World {
         let wait = Duration::from_millis(1 + self.rng.below(self.habits.every));
         self.after(wait, Happening::Break);
         self.maybe_lose_disk();
+        self.maybe_fill_disk();
         let host = self.rng.index(self.hosts.len());
         match self.draw_fault() {
             0 => self.crash(host, self.habits.down),
@@ -109,8 +126,9 @@ impl World {
     }
 
     fn leader(&self) -> Option<usize> {
-        let leads =
-            |host: &Host| host.process.as_ref().is_some_and(|process| process.replica.is_leader());
+        let leads = |host: &Member| {
+            host.process.as_ref().is_some_and(|process| process.replica.is_leader())
+        };
         self.hosts.iter().position(leads)
     }
 
@@ -151,6 +169,25 @@ impl World {
         self.after(down, Happening::Restart { host });
     }
 
+    /// Fills a disk, now and then. A leader whose disk is full lets another voter lead.
+    fn maybe_fill_disk(&mut self) {
+        let rng = &mut self.habits.space_rng;
+        let (host, next) = (rng.index(self.hosts.len()), rng.index(self.hosts.len()));
+        if !rng.chance(self.habits.full_disks, 100) {
+            return;
+        }
+        let length = Duration::from_millis(100 + rng.below(1500));
+        self.set_space(host, true);
+        self.hand_over(next);
+        self.after(length, Happening::Space { host, full: false });
+    }
+
+    pub(super) fn set_space(&mut self, host: usize, full: bool) {
+        self.hosts[host].disk.full = full;
+        let word = if full { "is full" } else { "has room" };
+        self.transcript.line(self.now, format_args!("nemesis: the disk of m{} {word}", host + 1));
+    }
+
     fn pause(&mut self, host: usize) {
         let life = self.hosts[host].life;
         let Some(process) = &mut self.hosts[host].process else { return };
@@ -175,6 +212,7 @@ impl World {
         self.network.heal();
         for host in 0..self.hosts.len() {
             self.hosts[host].disk.slowness = 1;
+            self.hosts[host].disk.full = false;
             let life = self.hosts[host].life;
             self.resume(host, life);
             // A disk that is being replaced takes its time.

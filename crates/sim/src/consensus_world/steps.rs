@@ -7,11 +7,12 @@ use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::RequestId;
 use evenkeel_consensus::replica::{Action, Event, describe};
 use evenkeel_consensus::settings::MemberId;
+use evenkeel_consensus::wire::carries_entries;
 use evenkeel_model::time::Timestamp;
 
-use super::clients::{ATTEMPT_MAX, Next, Request};
-use super::holders::{self, Holder};
 use super::{Happening, World};
+use crate::clients::{ATTEMPT_MAX, Next, Request};
+use crate::holders::{self, Holder};
 
 /// A message, put into words only if somebody reads them.
 struct InWords<'a>(&'a [u8]);
@@ -25,6 +26,9 @@ impl fmt::Display for InWords<'_> {
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
+            // Without space, entries would fill the reserve that votes need.
+            Happening::Message { to, bytes, .. }
+                if self.hosts[to].disk.full && carries_entries(&bytes) => {}
             Happening::Message { from, to, bytes } => {
                 self.transcript.digest_bytes(&bytes);
                 let words = InWords(&bytes);
@@ -60,6 +64,7 @@ impl World {
             }
             Happening::Watch { watcher } => self.watch(watcher)?,
             Happening::Break => self.break_something(),
+            Happening::Space { host, full } => self.set_space(host, full),
             Happening::Heal => self.heal()?,
             // What a process waited for that has crashed since.
             Happening::SnapshotSent { .. }
@@ -124,7 +129,7 @@ impl World {
 
     /// Lets a member work, and carries out what it wants done.
     fn step(&mut self, host: usize) -> Result<(), String> {
-        let paused = |process: &mut super::host::Process| {
+        let paused = |process: &mut crate::member::Process| {
             process.step_due = false;
             process.wake_at = None;
             process.paused
@@ -284,8 +289,9 @@ impl World {
     }
 
     fn take_request(&mut self, host: usize, client: usize, attempt: u64, request: Request) {
-        let Some(process) = &mut self.hosts[host].process else {
-            // Nobody listens: surely not applied.
+        let full = self.hosts[host].disk.full && matches!(request, Request::Change(_));
+        let Some(process) = self.hosts[host].process.as_mut().filter(|_| !full) else {
+            // Nobody listens, or there is no room: surely not applied.
             let answer = Some(Answer::NotLeader { leader: None });
             let delay = self.network.delay(&mut self.rng);
             return self.after(delay, Happening::Answer { client, attempt, answer });
@@ -331,7 +337,9 @@ impl World {
             let holder = &mut self.holders[number];
             let next = holder.answered(attempt, answer, self.now, &mut self.rng);
             self.holds += usize::from(tokens(self) != before);
-            holders::check(&self.holders)?;
+            if self.habits.clocks_hold() {
+                holders::check(&self.holders)?;
+            }
             next
         } else {
             self.clients[client].answered(attempt, answer, self.now, &mut self.rng)
@@ -341,6 +349,10 @@ impl World {
             Next::Wait(_) if self.closed && client >= self.clients.len() => {}
             Next::Wait(delay) => self.after(delay, Happening::Send { client }),
             Next::Ignore => {}
+            Next::Complain(_) if client >= self.clients.len() && !self.habits.clocks_hold() => {
+                // On clocks that are far off nobody can be sure of a lease.
+                self.after(Duration::from_secs(1), Happening::Send { client });
+            }
             Next::Complain(complaint) => return Err(complaint),
         }
         Ok(())

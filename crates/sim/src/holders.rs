@@ -14,7 +14,7 @@ use evenkeel_consensus::command::{Bytes, Change, Command, Expect, LeaseId, Query
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
 
-use super::clients::{Next, Request};
+use crate::clients::{Next, Request};
 
 /// The key that all want.
 const LOCK: &str = "lock";
@@ -30,26 +30,28 @@ const KEEP_EVERY: Duration = Duration::from_millis(200);
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(crate) struct Holder {
     number: usize,
     hosts: usize,
     target: usize,
     /// Counts what it sent; an answer to an older attempt is ignored.
-    pub(super) attempt: u64,
+    pub(crate) attempt: u64,
     names: u64,
     state: State,
     sent: Timestamp,
+    /// When it first asked for the lease: an answer that is a repetition speaks of that time.
+    asked: Timestamp,
     /// What it holds, once it does.
-    pub(super) hold: Option<Hold>,
+    pub(crate) hold: Option<Hold>,
 }
 
 /// A time in which a holder is sure to be the only one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hold {
-    pub(super) from: Timestamp,
-    pub(super) until: Timestamp,
+pub(crate) struct Hold {
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
     /// The revision with which it got the key.
-    pub(super) token: u64,
+    pub(crate) token: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +67,21 @@ enum State {
 }
 
 impl Holder {
-    pub(super) fn new(number: usize, hosts: usize) -> Self {
+    pub(crate) fn new(number: usize, hosts: usize) -> Self {
         let state = State::Granting(String::new());
         let (target, sent) = (number % hosts, Timestamp::ZERO);
-        Self { number, hosts, target, attempt: 0, names: 0, state, sent, hold: None }
+        Self { number, hosts, target, attempt: 0, names: 0, state, sent, asked: sent, hold: None }
     }
 
     /// Returns the next attempt: which member, and what.
-    pub(super) fn send(&mut self, now: Timestamp) -> (usize, Request) {
+    pub(crate) fn send(&mut self, now: Timestamp) -> (usize, Request) {
         self.attempt += 1;
         self.sent = now;
         if let State::Granting(name) = &self.state
             && name.is_empty()
         {
             self.state = State::Granting(self.name());
+            self.asked = now;
         }
         let request = match &self.state {
             State::Granting(name) => change(Change::GrantLease { ttl: TTL }, Some(name)),
@@ -104,7 +107,7 @@ impl Holder {
     }
 
     /// Takes in an answer; `None` if none came in time.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
         attempt: u64,
         answer: Option<Answer>,
@@ -123,8 +126,9 @@ impl Holder {
                 Next::Wait(Duration::from_millis(1 + rng.below(30)))
             }
             Some(Answer::NoLease { .. }) => self.lost(now, rng),
-            Some(Answer::Granted { lease, .. }) => {
-                self.state = State::Acquiring(lease, self.name(), self.sent + SURE);
+            Some(Answer::Granted { lease, replayed }) => {
+                let since = if replayed { self.asked } else { self.sent };
+                self.state = State::Acquiring(lease, self.name(), since + SURE);
                 Next::Wait(Duration::ZERO)
             }
             Some(Answer::Written { revision, .. }) => self.acquired(revision, now, rng),
@@ -197,7 +201,7 @@ fn change(change: Change, name: Option<&String>) -> Request {
 }
 
 /// Checks that no two are sure at the same time, and that who came later has the higher token.
-pub(super) fn check(holders: &[Holder]) -> Result<(), String> {
+pub(crate) fn check(holders: &[Holder]) -> Result<(), String> {
     for (place, one) in holders.iter().enumerate() {
         for other in holders.iter().skip(place + 1) {
             let (Some(mine), Some(theirs)) = (one.hold, other.hold) else { continue };

@@ -12,7 +12,7 @@ use evenkeel_consensus::replica::{Persist, Replica};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::time::Timestamp;
 
-use super::clients::Finished;
+use crate::clients::Finished;
 
 /// How many operations the search for an order tries on each key.
 const SEARCH_STEPS: usize = 200_000;
@@ -22,7 +22,7 @@ const STATE_EVERY: u64 = 8;
 
 /// What is known of all members together.
 #[derive(Debug, Default)]
-pub(super) struct Invariants {
+pub(crate) struct Invariants {
     /// Who led in each term.
     leaders: BTreeMap<u64, MemberId>,
     /// Every entry that some member has applied: its term and a hash of its data.
@@ -33,18 +33,18 @@ pub(super) struct Invariants {
 
 /// One member's log, as it has told its shell to write it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LogView {
+pub(crate) struct LogView {
     entries: BTreeMap<u64, (u64, u64)>,
     applied: u64,
 }
 
 impl LogView {
-    pub(super) fn restored(entries: &[Entry], applied: u64) -> Self {
+    pub(crate) fn restored(entries: &[Entry], applied: u64) -> Self {
         let entries = entries.iter().map(|entry| (entry.index, summary(entry))).collect();
         Self { entries, applied }
     }
 
-    pub(super) fn persist(&mut self, persist: &Persist) {
+    pub(crate) fn persist(&mut self, persist: &Persist) {
         if persist.snapshot.is_some() {
             self.entries.clear();
         }
@@ -59,7 +59,8 @@ fn summary(entry: &Entry) -> (u64, u64) {
     (entry.term, hash(&entry.data))
 }
 
-fn hash(bytes: &[u8]) -> u64 {
+/// Returns a number that differs for other bytes.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let mut transcript = crate::transcript::Transcript::new(false);
     transcript.digest_bytes(bytes);
     transcript.digest()
@@ -67,7 +68,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 impl Invariants {
     /// Checks one member after it has moved.
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         member: MemberId,
         replica: &Replica,
@@ -114,17 +115,17 @@ impl Invariants {
         Ok(())
     }
 
-    pub(super) fn committed(&self) -> u64 {
+    pub(crate) fn committed(&self) -> u64 {
         self.committed.last_key_value().map_or(0, |(index, _)| *index)
     }
 
-    pub(super) fn terms(&self) -> usize {
+    pub(crate) fn terms(&self) -> usize {
         self.leaders.len()
     }
 }
 
 /// Judges what the clients saw, after the end.
-pub(super) fn judge(
+pub(crate) fn judge(
     finished: &[Finished],
     replicas: &[(MemberId, &Replica)],
 ) -> Result<(), String> {
@@ -185,7 +186,7 @@ fn check_store_revisions(finished: &[Finished]) -> Result<(), String> {
 }
 
 /// Returns how many operations were acknowledged after `since`, by how many clients.
-pub(super) fn progress(finished: &[&[Finished]], since: Timestamp) -> usize {
+pub(crate) fn progress(finished: &[&[Finished]], since: Timestamp) -> usize {
     let active = |finished: &&&[Finished]| {
         finished.iter().any(|finished| {
             finished.operation.invoked > since

@@ -1,4 +1,4 @@
-//! One host: a member, its shell, its disk and its clock.
+//! One member of the coordinator: its process, its disk and its clock.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,76 +10,56 @@ use evenkeel_consensus::settings::Settings;
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
 
-use super::disk::Disk;
-use super::invariants::LogView;
+use crate::agreement::LogView;
+use crate::clock::Clock;
+use crate::disk::Disk;
 
-/// A host, up or down.
+/// A member, up or down.
 #[derive(Debug)]
-pub(super) struct Host {
-    pub(super) settings: Settings,
-    pub(super) disk: Disk,
+pub(crate) struct Member {
+    pub(crate) settings: Settings,
+    pub(crate) disk: Disk,
     /// The process; none while the host is down.
-    pub(super) process: Option<Process>,
+    pub(crate) process: Option<Process>,
     /// Counts the starts: what an earlier process waited for means nothing to a later one.
-    pub(super) life: u64,
-    clock: Clock,
+    pub(crate) life: u64,
+    pub(crate) clock: Clock,
 }
 
 /// What a crash takes away.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) replica: Replica,
-    pub(super) log: LogView,
+pub(crate) struct Process {
+    pub(crate) replica: Replica,
+    pub(crate) log: LogView,
     /// What has arrived since the last step.
-    pub(super) inbox: VecDeque<Event>,
+    pub(crate) inbox: VecDeque<Event>,
     /// Whether a step is due for what has arrived.
-    pub(super) step_due: bool,
-    pub(super) paused: bool,
+    pub(crate) step_due: bool,
+    pub(crate) paused: bool,
     /// The wake-up that counts; earlier ones are stale.
-    pub(super) wake_at: Option<Timestamp>,
-    /// Which client asked, and in which attempt.
-    pub(super) requests: BTreeMap<RequestId, (usize, u64)>,
+    pub(crate) wake_at: Option<Timestamp>,
+    /// Who asked, and in which attempt.
+    pub(crate) requests: BTreeMap<RequestId, (usize, u64)>,
     requests_taken: u64,
 }
 
-/// A clock that starts with its process and runs a little fast or slow.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    origin: Timestamp,
-    /// What it counts while 1000 pass.
-    rate: u64,
-}
-
-impl Clock {
-    fn read(self, now: Timestamp) -> Timestamp {
-        let passed = u64::try_from(now.since(self.origin).as_nanos()).unwrap_or(u64::MAX);
-        Timestamp::from_nanos(passed / 1000 * self.rate)
-    }
-
-    /// Returns the world's time at which the clock has reached `reading`.
-    fn reaches(self, reading: Timestamp) -> Timestamp {
-        let passed = (reading.as_nanos() / self.rate + 1).saturating_mul(1000);
-        Timestamp::from_nanos(self.origin.as_nanos().saturating_add(passed))
-    }
-}
-
-impl Host {
-    pub(super) fn new(settings: Settings, rng: &mut Rng) -> Self {
-        let clock = Clock { origin: Timestamp::ZERO, rate: 900 + rng.below(200) };
+impl Member {
+    pub(crate) fn new(settings: Settings, rng: &mut Rng) -> Self {
+        let clock = Clock::draw(rng);
         Self { settings, disk: Disk::default(), process: None, life: 0, clock }
     }
 
     /// Starts the process from what the disk holds.
-    pub(super) fn start(&mut self, now: Timestamp) -> Result<(), String> {
-        let refused = |error: &dyn std::error::Error| format!("a member cannot start: {error}");
-        let restored = self.disk.restore().map_err(|error| refused(&error))?;
+    pub(crate) fn start(&mut self, now: Timestamp) -> Result<(), String> {
+        let refused = |error: String| format!("a member cannot start: {error}");
+        let restored = self.disk.restore().map_err(refused)?;
         let applied = restored.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
         let log = LogView::restored(&restored.entries, applied);
         self.clock.origin = now;
         self.life += 1;
         let settings = self.settings.clone();
         let replica = guarded(|| Replica::new(settings, restored, Timestamp::ZERO))?
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| refused(error.to_string()))?;
         self.process = Some(Process {
             replica,
             log,
@@ -93,19 +73,19 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn crash(&mut self, rng: &mut Rng) {
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
         self.process = None;
         self.disk.crash(rng);
     }
 
-    pub(super) fn lose_disk(&mut self) {
+    pub(crate) fn lose_disk(&mut self) {
         self.process = None;
         self.disk = Disk::replacement();
     }
 
     /// Lets the process take in what has arrived, and returns what it wants done. Messages come
     /// before timeouts, as in a shell that was paused.
-    pub(super) fn step(&mut self, now: Timestamp) -> Result<Vec<Action>, String> {
+    pub(crate) fn step(&mut self, now: Timestamp) -> Result<Vec<Action>, String> {
         let Some(process) = &mut self.process else { return Ok(Vec::new()) };
         process.step_due = false;
         let reading = self.clock.read(now);
@@ -121,7 +101,7 @@ impl Host {
     }
 
     /// Returns when the process next wants to be woken.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let deadline = self.process.as_ref()?.replica.poll_timeout()?;
         Some(self.clock.reaches(deadline))
     }
@@ -129,7 +109,7 @@ impl Host {
 
 impl Process {
     /// Notes who asked, and returns the name of the request.
-    pub(super) fn take_request(&mut self, client: usize, attempt: u64) -> RequestId {
+    pub(crate) fn take_request(&mut self, client: usize, attempt: u64) -> RequestId {
         self.requests_taken += 1;
         let request = RequestId(self.requests_taken);
         self.requests.insert(request, (client, attempt));

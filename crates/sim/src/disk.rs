@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use evenkeel_consensus::log::{Record, Snapshot};
 use evenkeel_consensus::replica::Persist;
-use evenkeel_consensus::restore::{RestoreError, Restored};
+use evenkeel_consensus::restore::Restored;
 use evenkeel_model::random::Rng;
+
+use crate::agreement::hash;
 
 /// The longest write: a fault must end soon after everything has healed.
 const WRITE_MAX: Duration = Duration::from_millis(700);
 
 /// A disk that outlives its host's crashes.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     /// Records that no crash takes away.
-    durable: Vec<Vec<u8>>,
+    durable: Vec<Frame>,
     /// Records that were written, but not synced.
-    unsynced: VecDeque<Vec<u8>>,
+    unsynced: VecDeque<Frame>,
     /// Snapshots that no crash takes away, by index.
     snapshots: Vec<(u64, Vec<u8>)>,
     /// What is being written.
@@ -29,16 +31,44 @@ pub(super) struct Disk {
     /// The term of the last vote that was handed over.
     term: u64,
     /// How much longer a sync takes than usual.
-    pub(super) slowness: u64,
+    pub(crate) slowness: u64,
+    /// Whether there is no room for changes; what votes need is kept free.
+    pub(crate) full: bool,
     /// Whether this is a new disk in place of one that was lost, and not yet filled.
     rejoining: bool,
+}
+
+/// A record with its checksum.
+#[derive(Debug, Clone)]
+struct Frame {
+    bytes: Vec<u8>,
+    sum: u64,
+}
+
+impl Frame {
+    fn new(bytes: Vec<u8>) -> Self {
+        let sum = hash(&bytes);
+        Self { bytes, sum }
+    }
+
+    /// Returns whether all of it has reached the disk.
+    fn is_whole(&self) -> bool {
+        hash(&self.bytes) == self.sum
+    }
+
+    /// Keeps a part of it only, or nothing.
+    fn torn(mut self) -> Option<Self> {
+        let part = usize::try_from(self.sum >> 1).unwrap_or(0) % self.bytes.len().max(1);
+        self.bytes.truncate(part);
+        (self.sum & 1 == 0).then_some(self)
+    }
 }
 
 #[derive(Debug)]
 struct Write {
     last: u64,
     snapshot: Option<Snapshot>,
-    records: Vec<Vec<u8>>,
+    records: Vec<Frame>,
     sync: bool,
     /// Whether it brings a new term, most often with a vote.
     new_term: bool,
@@ -46,19 +76,19 @@ struct Write {
 
 /// A write that is durable.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Written {
-    pub(super) number: u64,
+pub(crate) struct Written {
+    pub(crate) number: u64,
     /// Whether it brought a new term, most often with a vote: a good moment for a crash.
-    pub(super) voted: bool,
+    pub(crate) voted: bool,
 }
 
 impl Disk {
-    pub(super) fn push(&mut self, persist: Persist) {
+    pub(crate) fn push(&mut self, persist: Persist) {
         self.waiting.push_back(persist);
     }
 
     /// Begins to write what waits, unless something is being written; returns how long it takes.
-    pub(super) fn begin(&mut self, rng: &mut Rng) -> Option<Duration> {
+    pub(crate) fn begin(&mut self, rng: &mut Rng) -> Option<Duration> {
         if self.under_way.is_some() || self.waiting.is_empty() {
             return None;
         }
@@ -74,7 +104,7 @@ impl Disk {
                 write.new_term |= vote.term != self.term;
                 self.term = vote.term;
             }
-            write.records.extend(persist.records().map(|record| record.encode()));
+            write.records.extend(persist.records().map(|record| Frame::new(record.encode())));
             if persist.snapshot.is_some() {
                 write.snapshot = persist.snapshot;
             }
@@ -86,7 +116,7 @@ impl Disk {
     }
 
     /// Ends what is being written.
-    pub(super) fn finish(&mut self) -> Option<Written> {
+    pub(crate) fn finish(&mut self) -> Option<Written> {
         let write = self.under_way.take()?;
         if let Some(snapshot) = &write.snapshot {
             self.keep_snapshot(snapshot);
@@ -98,12 +128,12 @@ impl Disk {
         Some(Written { number: write.last, voted: write.new_term })
     }
 
-    pub(super) fn begin_save(&mut self, snapshot: Snapshot, rng: &mut Rng) -> Duration {
+    pub(crate) fn begin_save(&mut self, snapshot: Snapshot, rng: &mut Rng) -> Duration {
         self.saving = Some(snapshot);
         Duration::from_micros((500 + rng.below(20_000)) * self.slowness.max(1)).min(WRITE_MAX)
     }
 
-    pub(super) fn finish_save(&mut self) -> Option<u64> {
+    pub(crate) fn finish_save(&mut self) -> Option<u64> {
         let snapshot = self.saving.take()?;
         self.keep_snapshot(&snapshot);
         Some(snapshot.index)
@@ -118,22 +148,23 @@ impl Disk {
     }
 
     /// Drops the beginning of the log, as far as a snapshot holds it; the last vote stays.
-    pub(super) fn compact(&mut self, through: u64) {
-        let decode = |record: &Vec<u8>| Record::decode(record).ok();
-        let needed = |record: &Vec<u8>| match decode(record) {
+    pub(crate) fn compact(&mut self, through: u64) {
+        let decode = |record: &Frame| Record::decode(&record.bytes).ok();
+        let needed = |record: &Frame| match decode(record) {
             Some(Record::Entry(entry)) => entry.index > through,
             Some(Record::Reset { .. } | Record::Vote(_)) | None => false,
         };
         let end = self.durable.iter().position(needed).unwrap_or(self.durable.len());
-        let is_vote = |record: &Vec<u8>| matches!(decode(record), Some(Record::Vote(_)));
+        let is_vote = |record: &Frame| matches!(decode(record), Some(Record::Vote(_)));
         let vote = self.durable[..end].iter().rfind(|record| is_vote(record)).cloned();
         self.durable.drain(..end);
         self.durable.splice(0..0, vote);
     }
 
-    /// Loses power: of what was not synced, any beginning may have reached the disk.
-    pub(super) fn crash(&mut self, rng: &mut Rng) {
-        let mut exposed: Vec<Vec<u8>> = self.unsynced.drain(..).collect();
+    /// Loses power: of what was not synced, any beginning may have reached the disk, and a part of
+    /// the record behind it.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        let mut exposed: Vec<Frame> = self.unsynced.drain(..).collect();
         if let Some(write) = self.under_way.take() {
             match write.snapshot {
                 // The file comes first; without it, nothing behind it was begun.
@@ -145,8 +176,9 @@ impl Disk {
                 None => exposed.extend(write.records),
             }
         }
-        exposed.truncate(rng.index(exposed.len() + 1));
-        self.durable.extend(exposed);
+        let kept = rng.index(exposed.len() + 1);
+        let torn = exposed.drain(kept..).next().and_then(Frame::torn);
+        self.durable.extend(exposed.into_iter().chain(torn));
         self.waiting.clear();
         if let Some(snapshot) = self.saving.take()
             && rng.chance(1, 2)
@@ -156,25 +188,29 @@ impl Disk {
     }
 
     /// Returns an empty disk in place of one that was lost with all that it held.
-    pub(super) fn replacement() -> Self {
+    pub(crate) fn replacement() -> Self {
         Self { rejoining: true, ..Self::default() }
     }
 
-    pub(super) const fn is_rejoining(&self) -> bool {
+    pub(crate) const fn is_rejoining(&self) -> bool {
         self.rejoining
     }
 
     /// Holds all again that was committed.
-    pub(super) const fn rejoined(&mut self) {
+    pub(crate) const fn rejoined(&mut self) {
         self.rejoining = false;
     }
 
-    /// Reads everything back.
-    pub(super) fn restore(&self) -> Result<Restored, RestoreError> {
+    /// Reads everything back. An incomplete last record is cut off; any other is damage.
+    pub(crate) fn restore(&mut self) -> Result<Restored, String> {
         let mut restored = Restored { rejoining: self.rejoining, ..Restored::default() };
+        self.durable.pop_if(|last| !last.is_whole());
         for record in &self.durable {
-            if let Ok(record) = Record::decode(record) {
-                restored.replay(record)?;
+            if !record.is_whole() {
+                return Err("a record inside of the log is damaged".to_owned());
+            }
+            if let Ok(record) = Record::decode(&record.bytes) {
+                restored.replay(record).map_err(|error| error.to_string())?;
             }
         }
         restored.snapshot =

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_model::name::{HostName, NameError, RegionName, ServiceName, SystemName, ZoneName};
+use evenkeel_model::name::{
+    GatewayName, HostName, NameError, RegionName, ServiceName, SystemName, ZoneName,
+};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
 use evenkeel_model::random::Rng;
-use evenkeel_model::service::{DeployPolicy, HealthCheck, Probe, Service, ServicePort};
+use evenkeel_model::service::{
+    DeployPolicy, Gateway, HealthCheck, Probe, Route, Service, ServicePort,
+};
 use evenkeel_model::system::{Ports, System};
 
 /// Draws a system of three regions with up to 7 hosts, unless told otherwise, the last of them at
@@ -48,14 +52,14 @@ fn build(count: usize, witness: bool, rng: &mut Rng) -> Result<System, NameError
     }
     Ok(System {
         name: SystemName::parse("shop")?,
-        goal: SurvivalGoal::Host,
+        goal: if rng.chance(1, 2) { SurvivalGoal::Region } else { SurvivalGoal::Host },
         regions: ["fra", "ams", "waw"]
             .into_iter()
             .map(RegionName::parse)
             .collect::<Result<_, _>>()?,
         hosts,
         services,
-        gateways: BTreeMap::new(),
+        gateways: [(GatewayName::parse("public")?, gateway()?)].into(),
         ports: Ports {
             peer: 7400,
             api: 7401,
@@ -64,6 +68,23 @@ fn build(count: usize, witness: bool, rng: &mut Rng) -> Result<System, NameError
             replicas: 20000..=20999,
         },
         voters: Vec::new(),
+    })
+}
+
+fn gateway() -> Result<Gateway, NameError> {
+    let route = Route {
+        host: None,
+        path: "/".to_owned(),
+        to: ServiceName::parse("web")?,
+        body_max: 1 << 20,
+        timeout: Duration::from_secs(5),
+        tries_max: 3,
+    };
+    Ok(Gateway {
+        name: GatewayName::parse("public")?,
+        address: None,
+        port: 8080,
+        routes: vec![route],
     })
 }
 

@@ -17,26 +17,33 @@ const KEYS: u64 = 24;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long it waits for one answer.
-pub(super) const ATTEMPT_MAX: Duration = Duration::from_millis(700);
+pub(crate) const ATTEMPT_MAX: Duration = Duration::from_millis(700);
 
 /// What a client sends to a member.
 #[derive(Debug, Clone)]
-pub(super) enum Request {
+pub(crate) enum Request {
     Change(Command),
     Question(Query),
 }
 
+impl Request {
+    /// Returns whether it may change something.
+    pub(crate) const fn is_change(&self) -> bool {
+        matches!(self, Self::Change(_))
+    }
+}
+
 /// A finished operation, and what else its answer said.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) operation: Operation,
+pub(crate) struct Finished {
+    pub(crate) operation: Operation,
     /// The revision of the whole store that the answer named.
-    pub(super) store_revision: Option<u64>,
+    pub(crate) store_revision: Option<u64>,
 }
 
 /// One client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     name: String,
     hosts: usize,
     /// The member that it asks next.
@@ -45,9 +52,9 @@ pub(super) struct Client {
     known: BTreeMap<String, u64>,
     operations: u64,
     /// Counts what it sent; an answer to an older attempt is ignored.
-    pub(super) attempt: u64,
+    pub(crate) attempt: u64,
     current: Option<Current>,
-    pub(super) finished: Vec<Finished>,
+    pub(crate) finished: Vec<Finished>,
 }
 
 #[derive(Debug)]
@@ -62,7 +69,7 @@ struct Current {
 
 /// What a client does next.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Sends the request again or a new one, after a while.
     Wait(Duration),
     /// Nothing: the answer was to an attempt it no longer cares about.
@@ -72,7 +79,7 @@ pub(super) enum Next {
 }
 
 impl Client {
-    pub(super) fn new(number: usize, hosts: usize) -> Self {
+    pub(crate) fn new(number: usize, hosts: usize) -> Self {
         Self {
             name: format!("c{number}"),
             hosts,
@@ -85,12 +92,12 @@ impl Client {
         }
     }
 
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(crate) const fn is_idle(&self) -> bool {
         self.current.is_none()
     }
 
     /// Returns the next attempt: which member, and what.
-    pub(super) fn send(&mut self, now: Timestamp, rng: &mut Rng) -> (usize, Request) {
+    pub(crate) fn send(&mut self, now: Timestamp, rng: &mut Rng) -> (usize, Request) {
         let current = match self.current.take() {
             Some(current) => current,
             None => self.begin(now, rng),
@@ -151,7 +158,7 @@ impl Client {
     }
 
     /// Takes an answer in; `None` stands for no answer in time.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
         attempt: u64,
         answer: Option<Answer>,
@@ -187,12 +194,26 @@ impl Client {
         }
     }
 
+    /// Takes "nothing was changed" for an answer, instead of trying again.
+    pub(crate) fn refused(&mut self, attempt: u64, now: Timestamp, rng: &mut Rng) -> Next {
+        let Some(current) = self.current.take_if(|_| attempt == self.attempt) else {
+            return Next::Ignore;
+        };
+        self.attempt += 1;
+        self.target = rng.index(self.hosts);
+        self.give_up(current, now, rng)
+    }
+
     fn retry(&mut self, current: Current, now: Timestamp, rng: &mut Rng) -> Next {
         let tired = now.since(current.operation.invoked) > PATIENCE;
         if !tired && (current.safe_to_repeat || !current.in_doubt) {
             self.current = Some(current);
             return Next::Wait(Duration::from_micros(1000 + rng.below(50_000)));
         }
+        self.give_up(current, now, rng)
+    }
+
+    fn give_up(&mut self, current: Current, now: Timestamp, rng: &mut Rng) -> Next {
         let mut operation = current.operation;
         // A read in doubt has no effect.
         let unknown = current.in_doubt && operation.kind != OperationKind::Get;
@@ -213,7 +234,7 @@ impl Client {
     }
 
     /// Ends the history: what is still open stays in doubt.
-    pub(super) fn hang_up(&mut self, now: Timestamp) {
+    pub(crate) fn hang_up(&mut self, now: Timestamp) {
         if let Some(current) = self.current.take() {
             self.finish(current.operation, None, now);
         }

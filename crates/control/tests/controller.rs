@@ -301,9 +301,13 @@ impl World {
             };
             let (before, after) = (ready(&self.stored), ready(plan));
             let mut wanted = usize::try_from(service.replicas).unwrap();
-            // With a fixed port and no empty host, a deploy has to take one away first.
+            // With a fixed port and no empty host, a deploy has to take one away first: of as many
+            // as there are hosts that are not drained.
             if matches!(service.port, ServicePort::Fixed(_)) {
-                wanted -= 1;
+                let places = self.wanted.system().service_hosts();
+                let drained = &self.wanted.drained;
+                let places = places.filter(|host| !drained.contains(&host.name)).count();
+                wanted = wanted.min(places).saturating_sub(1);
             }
             assert!(after >= before.min(wanted), "{}: {before} ready, {after} left", service.name);
         }

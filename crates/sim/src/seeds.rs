@@ -39,4 +39,17 @@ pub const CONSENSUS: &[OldFailure] = &[OldFailure {
 }];
 
 /// Old failures of the system world.
-pub const SYSTEM: &[OldFailure] = &[];
+pub const SYSTEM: &[OldFailure] = &[
+    OldFailure {
+        seed: 246,
+        hosts: None,
+        cause: "a leader that was paused while it listened for the first time planned without having \
+                heard anybody",
+    },
+    OldFailure {
+        seed: 2836,
+        hosts: None,
+        cause: "a connection that a lossy network had delayed was blamed on the gateway, because the \
+                network had healed when the request failed",
+    },
+];

@@ -231,7 +231,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.storming = false;
         self.note_cuts();
-        self.links.heal();
+        self.links.heal(self.now);
         self.mend(Fault::Cut);
         for host in 0..self.hosts.len() {
             self.mend(Fault::Disk(host));

@@ -258,7 +258,7 @@ impl World {
             }
             Problem::Exhausted => false,
         };
-        if allowed || !self.links.is_calm() {
+        if allowed || !self.links.is_calm(exchange.begun) {
             return;
         }
         let since = exchange.begun - NOTICE_MAX;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evenkeel_model::random::Rng;
 use evenkeel_model::system::System;
+use evenkeel_model::time::Timestamp;
 
 /// One link for each direction between two hosts.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Links {
     late: u64,
     /// How much later, at most, in microseconds.
     later: u64,
+    /// Since when no packet is lost or late.
+    calm_since: Option<Timestamp>,
 }
 
 impl Links {
@@ -46,6 +49,7 @@ impl Links {
             doubled: [0, 10, 50][rng.index(3)],
             late: [0, 10, 50][rng.index(3)],
             later: [30_000, 300_000][rng.index(2)],
+            calm_since: None,
         }
     }
 
@@ -133,14 +137,17 @@ impl Links {
         self.cut.clear();
     }
 
-    /// Returns whether no packet is lost or late.
-    pub(super) const fn is_calm(&self) -> bool {
-        self.lost == 0 && self.late == 0
+    /// Returns whether no packet was lost or late since a moment.
+    pub(super) fn is_calm(&self, since: Timestamp) -> bool {
+        self.lost == 0 && self.late == 0 && self.calm_since.is_none_or(|calm| calm <= since)
     }
 
     /// Ends every fault for good.
-    pub(super) fn heal(&mut self) {
+    pub(super) fn heal(&mut self, now: Timestamp) {
         self.mend();
+        if self.lost > 0 || self.late > 0 {
+            self.calm_since = Some(now);
+        }
         (self.lost, self.doubled, self.late) = (0, 0, 0);
     }
 }

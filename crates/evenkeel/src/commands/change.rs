@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use evenkeel_node::api::changes::DrainWire;
-use evenkeel_node::change::Examination;
+use evenkeel_node::change::{Examination, State};
 use evenkeel_node::status::StatusWire;
 
 use crate::cli::change::{ApplyArguments, DrainArguments, PlanArguments, UndrainArguments};
@@ -110,7 +110,7 @@ fn make(data: &Path, path: &str, body: &str, wait: Option<Duration>) -> Outcome 
         return refused(&examination);
     };
     match wait {
-        Some(wait) => follow(data, stored.system.max(stored.drained), wait),
+        Some(wait) => follow(data, stored, wait),
         None => {
             show::say("under way: `evenkeel status --watch` shows how far it is");
             Ok(ExitCode::SUCCESS)
@@ -175,13 +175,16 @@ fn describe_parts(examination: &Examination, text: &mut String) -> std::fmt::Res
 }
 
 /// Follows a change until the system is whole again.
-fn follow(data: &Path, revision: u64, wait: Duration) -> Outcome {
+fn follow(data: &Path, stored: State, wait: Duration) -> Outcome {
+    // An earlier deploy may still be told as rolled back.
+    let rolled_back = format!("from revision {} has failed and was rolled back", stored.system);
     let until = Instant::now() + wait;
     let mut said: Vec<String> = Vec::new();
     loop {
         let status = look(data)?;
-        let seen =
-            status.wanted.is_some_and(|wanted| wanted.system.max(wanted.drained) >= revision);
+        let seen = status.wanted.is_some_and(|wanted| {
+            wanted.system >= stored.system && wanted.drained >= stored.drained
+        });
         let missing = &status.redundancy.missing;
         if seen {
             for sentence in missing.iter().filter(|sentence| !said.contains(sentence)) {
@@ -194,7 +197,7 @@ fn follow(data: &Path, revision: u64, wait: Duration) -> Outcome {
             show::result("done")?;
             return Ok(ExitCode::SUCCESS);
         }
-        if seen && missing.iter().any(|sentence| sentence.contains("was rolled back")) {
+        if seen && missing.iter().any(|sentence| sentence.contains(&rolled_back)) {
             return Err(Failure::new("the deploy has failed and was rolled back".to_owned()));
         }
         if Instant::now() >= until {

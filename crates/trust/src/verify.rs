@@ -7,6 +7,7 @@
 //! the end of its certificate, is what shuts it out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
@@ -56,14 +57,20 @@ fn judge_kindly<T>(
         CertificateError::ExpiredContext { not_after, .. }
             if since_epoch(now) <= since_epoch(*not_after) + GRACE =>
         {
-            let days = (since_epoch(now).saturating_sub(since_epoch(*not_after))).as_secs() / 86400;
-            tracing::warn!(
-                days,
-                "a host's certificate has ended, or a clock is wrong; it is taken"
-            );
+            warn_of_end(now, *not_after);
             verify(*not_after)
         }
         _ => Err(refused),
+    }
+}
+
+/// Warns that a certificate has ended, once an hour: hosts connect many times a second.
+fn warn_of_end(now: UnixTime, end: UnixTime) {
+    static WARNED_IN: AtomicU64 = AtomicU64::new(0);
+    let hour = now.as_secs() / (60 * 60);
+    if WARNED_IN.swap(hour, Ordering::Relaxed) != hour {
+        let days = now.as_secs().saturating_sub(end.as_secs()) / (24 * 60 * 60);
+        tracing::warn!(days, "a certificate has ended, or a clock is wrong; it is taken for now");
     }
 }
 

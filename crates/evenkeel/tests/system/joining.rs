@@ -1,10 +1,17 @@
 //! Hosts that have to prove who they are: how they come to be able to, and who is not.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_lab::HostStatus;
 use evenkeel_lab::world::World;
+use evenkeel_trust::authority::Authority;
+use evenkeel_trust::credentials::{Credentials, Key};
+use evenkeel_trust::folder::Folder;
+use evenkeel_trust::identity::Subject;
+use evenkeel_trust::renewal::{Standing, Time, Validity, now};
+use evenkeel_trust::request::PublicKey;
 use evenkeel_trust::token::Token;
 
 use crate::http::Request;
@@ -45,6 +52,7 @@ pub(crate) fn hosts_join_one_by_one(rig: &mut Rig) {
     let said = rig.run("fra-a", &init);
     check(&said, 0, &[]);
     check(&rig.run("fra-a", &init), 1, &["host `fra-a` has joined already"]);
+    fs::copy(data.join("trust/authority.pem"), kept_authority(rig)).unwrap();
     rig.power_on("fra-a");
     for host in ["fra-b", "fra-c"] {
         let token = token(rig, "fra-a", host, "1h");
@@ -121,6 +129,47 @@ pub(crate) fn bad_tokens_are_refused(rig: &mut Rig) {
     check(&join(rig, "fra-d", &good), 0, &[]);
     rig.power_on("fra-d");
     eventually("the host is back", || rig.status("fra-d").map(drop));
+}
+
+/// A host that was off until its certificate had ended is let in all the same, and has a new one
+/// at once.
+pub(crate) fn a_certificate_that_has_ended_is_renewed(rig: &mut Rig) {
+    begin(rig);
+    let system = rig.lab.system().name.clone();
+    let authority = fs::read_to_string(kept_authority(rig)).unwrap();
+    let authority = Authority::from_pem(&authority, &system).unwrap();
+    let (key, day) = (Key::generate().unwrap(), 24 * 60 * 60_u64);
+    let ago = |days: u64| Time::since_unix_epoch(Duration::from_secs(now().as_secs() - days * day));
+    let ended = Validity { begin: ago(40), end: ago(10) };
+    let subject = Subject::Host(name("fra-b"));
+    let certificate = authority.issue(&subject, &PublicKey::of(&key), ended).unwrap();
+    let credentials = Credentials::new(&key, certificate, authority.certificate().clone());
+    rig.power_off("fra-b");
+    let folder = Folder::of(&rig.data("fra-b"));
+    folder.store_credentials(&credentials).unwrap();
+    rig.power_on("fra-b");
+    eventually("the certificate is renewed", || {
+        let validity = folder.credentials().unwrap().unwrap().validity().unwrap();
+        match validity.standing(now()) {
+            Standing::Fresh => Ok(()),
+            standing @ (Standing::Due | Standing::Late | Standing::Over(_)) => {
+                Err(format!("{standing:?}"))
+            }
+        }
+    });
+    assert!(rig.log("fra-b").contains("this host's certificate was renewed"));
+    // It is shown to others from now on, and its gateway has seen it too.
+    eventually("the host is whole", || {
+        let put = rig.ask_kv("fra-b", &Request::put("/v1/kv/renewed", b"yes"));
+        if put.status < 300 { Ok(()) } else { Err(format!("{put:?}")) }
+    });
+    let warnings = rig.local_status("fra-b").unwrap().warnings;
+    assert!(warnings.iter().all(|warning| !warning.contains("certificate")), "{warnings:?}");
+}
+
+/// Returns where a copy of the authority is kept, as whoever stole it would.
+fn kept_authority(rig: &Rig) -> PathBuf {
+    rig.file("fra-a").with_extension("authority")
 }
 
 /// From another machine nothing is answered without proof; on its own, only what users may ask.

@@ -116,6 +116,7 @@ const GROUPS: [Group; 8] = [
             ("join", joining::hosts_join_one_by_one),
             ("bad-token", joining::bad_tokens_are_refused),
             ("stranger", joining::strangers_are_not_answered),
+            ("renewal", joining::a_certificate_that_has_ended_is_renewed),
         ],
     },
     Group {

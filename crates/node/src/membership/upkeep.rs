@@ -16,6 +16,8 @@ use crate::protection;
 
 /// Time between two looks at the certificate.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Time until the next try when renewing has failed: most often no leader was there.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Time between two tries to move the authority: a system that has its first quorum should not
 /// depend on one disk for longer than needed.
 const MOVE_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +32,13 @@ pub(super) async fn run(membership: Membership) {
         if on_disk && let Err(reason) = membership.move_authority().await {
             tracing::debug!(reason, "the certificate authority stays on this host's disk");
         }
-        if let Err(reason) = membership.look_at_certificate().await {
+        let looked = membership.look_at_certificate().await;
+        let pause = match (on_disk, &looked) {
+            (true, _) => MOVE_EVERY,
+            (false, Err(_)) => RETRY_AFTER,
+            (false, Ok(())) => LOOK_EVERY,
+        };
+        if let Err(reason) = looked {
             let warning = protection::warning(&membership.parts.trust, now());
             if warning.is_some() && warning != warned {
                 let warning = warning.as_deref().unwrap_or_default();
@@ -40,7 +48,7 @@ pub(super) async fn run(membership: Membership) {
             }
             warned = warning;
         }
-        tokio::time::sleep(if on_disk { MOVE_EVERY } else { LOOK_EVERY }).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -11,8 +11,6 @@ use axum::http::{Method, Request, StatusCode, header};
 use evenkeel_consensus::answer::Answer;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::patience::patience;
-use evenkeel_trust::http::Connector;
-use evenkeel_trust::tls::Trust;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -54,7 +52,6 @@ pub(crate) struct Client {
     voters: Arc<[HostName]>,
     round_trips: watch::Receiver<RoundTrips>,
     system: String,
-    trust: Option<Trust>,
 }
 
 /// Connections that were made with the same limits.
@@ -62,11 +59,11 @@ pub(crate) struct Client {
 struct Pool {
     /// The round trip that the limits are made for.
     round_trip: Duration,
-    http: HyperClient<Connector, Full<Bytes>>,
+    http: HyperClient<HttpConnector, Full<Bytes>>,
 }
 
 impl Pool {
-    fn new(round_trip: Duration, trust: Option<Trust>) -> Self {
+    fn new(round_trip: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(patience(CONNECT_TIMEOUT, Some(round_trip))));
@@ -77,7 +74,7 @@ impl Pool {
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_timer(TokioTimer::new())
-            .build(Connector::new(connector, trust));
+            .build(connector);
         Self { round_trip, http }
     }
 
@@ -121,19 +118,17 @@ impl Client {
         system: &SystemName,
         voters: &[Voter],
         round_trips: watch::Receiver<RoundTrips>,
-        trust: Option<Trust>,
     ) -> Self {
         Self {
-            pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO, trust.clone()))),
+            pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO))),
             voters: voters.iter().map(|voter| voter.host.clone()).collect(),
             round_trips,
             system: system.to_string(),
-            trust,
         }
     }
 
     /// Returns the connections, whose limits are those for the farthest voter.
-    fn http(&self) -> HyperClient<Connector, Full<Bytes>> {
+    fn http(&self) -> HyperClient<HttpConnector, Full<Bytes>> {
         let farthest = {
             let round_trips = self.round_trips.borrow();
             let measured = self.voters.iter().filter_map(|voter| round_trips.get(voter));
@@ -141,7 +136,7 @@ impl Client {
         };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.is_off(farthest) {
-            *pool = Pool::new(farthest, self.trust.clone());
+            *pool = Pool::new(farthest);
         }
         pool.http.clone()
     }
@@ -236,7 +231,7 @@ mod tests {
         let host = |name: &str| HostName::parse(name).unwrap();
         let voters = [Voter { host: host("a1"), peer: address, api: address }];
         let (outlet, round_trips) = watch::channel(RoundTrips::new());
-        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips, None);
+        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips);
         let check = |name: &str, median: u64, expected: u64| {
             let median = Duration::from_millis(median);
             let trip = RoundTrip { median, p90: median };

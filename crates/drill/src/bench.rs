@@ -8,18 +8,8 @@ use evenkeel_chaos::Chaos;
 use evenkeel_lab::Lab;
 use evenkeel_model::fault::Target;
 use evenkeel_model::name::{HostName, RegionName};
-use evenkeel_trust::tls::Trust;
 
 use crate::load::{EnterNetwork, Station};
-
-/// How the hosts' status and store are asked.
-#[derive(Debug, Clone)]
-pub struct Apis {
-    /// Where each host's are.
-    pub addresses: BTreeMap<HostName, SocketAddr>,
-    /// What whoever asks must show, where that is protected.
-    pub trust: Option<Trust>,
-}
 
 /// A lab with a system that runs, and the means to break it.
 #[derive(Debug)]
@@ -41,14 +31,12 @@ impl Bench {
         }
     }
 
-    /// Returns how each host's status and store are asked.
+    /// Returns where each host's status and store are asked.
     #[must_use]
-    pub fn apis(&self) -> Apis {
+    pub fn apis(&self) -> BTreeMap<HostName, SocketAddr> {
         let port = self.lab.system().ports.api;
         let hosts = self.lab.system().hosts.values();
-        let addresses =
-            hosts.map(|host| (host.name.clone(), SocketAddr::new(host.address, port))).collect();
-        Apis { addresses, trust: self.lab.operator().cloned() }
+        hosts.map(|host| (host.name.clone(), SocketAddr::new(host.address, port))).collect()
     }
 
     /// Returns the clients' places: one a region, each with the gateways of its own hosts first and

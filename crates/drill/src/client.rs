@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use evenkeel_trust::http::Connector;
-use evenkeel_trust::tls::Trust;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderValue};
@@ -144,7 +142,7 @@ impl Drop for Room<'_> {
 /// One client of the system. Shared by all of its requests that are under way.
 #[derive(Debug)]
 pub(crate) struct Client {
-    http: HttpClient<Connector, Full<Bytes>>,
+    http: HttpClient<HttpConnector, Full<Bytes>>,
     addresses: Vec<SocketAddr>,
     /// Index of the address that is asked first.
     preferred: AtomicUsize,
@@ -152,14 +150,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Takes addresses in the order of preference; there must be at least one. Gateways are asked
-    /// without `trust`, hosts with it.
-    pub(crate) fn new(addresses: Vec<SocketAddr>, trust: Option<Trust>) -> Self {
+    /// Takes addresses in the order of preference; there must be at least one.
+    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_MAX));
         connector.set_nodelay(true);
-        let http =
-            HttpClient::builder(TokioExecutor::new()).build(Connector::new(connector, trust));
+        let http = HttpClient::builder(TokioExecutor::new()).build(connector);
         Self { http, addresses, preferred: AtomicUsize::new(0), budget: RetryBudget::default() }
     }
 

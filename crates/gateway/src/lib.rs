@@ -18,7 +18,6 @@ mod live;
 mod metrics;
 mod problem;
 mod process;
-mod protection;
 mod proxy;
 mod record;
 mod shared;

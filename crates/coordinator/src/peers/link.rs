@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evenkeel_model::random::Rng;
-use evenkeel_trust::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -131,16 +130,10 @@ impl Link {
         }
     }
 
-    async fn connect(&self, channel: Channel) -> Result<Stream, ConnectError> {
+    async fn connect(&self, channel: Channel) -> Result<TcpStream, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.voter.peer)).await;
-        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         socket::prepare(&stream)?;
-        let mut stream = match &self.identity.trust {
-            Some(trust) if trust.protects(self.voter.peer.ip()) => {
-                trust.connect(stream, &self.voter.host).await?
-            }
-            Some(_) | None => Stream::Plain(stream),
-        };
         let to = self.voter.member().0;
         match hello::introduce(&mut stream, &self.identity, to, channel).await? {
             Ok(()) => Ok(stream),
@@ -149,8 +142,8 @@ impl Link {
     }
 
     /// Writes until the connection is lost, and returns why.
-    async fn write_queue(&self, stream: Stream) -> io::Error {
-        let (mut read, mut write) = tokio::io::split(stream);
+    async fn write_queue(&self, mut stream: TcpStream) -> io::Error {
+        let (mut read, mut write) = stream.split();
         let mut buffer = Vec::new();
         let mut nothing = [0];
         loop {
@@ -166,11 +159,7 @@ impl Link {
                 }
                 continue;
             }
-            let written = async {
-                write.write_all(&buffer).await?;
-                write.flush().await
-            };
-            if let Err(error) = written.await {
+            if let Err(error) = write.write_all(&buffer).await {
                 return error;
             }
             buffer.clear();
@@ -186,7 +175,6 @@ impl Link {
             frame::append(&mut bytes, &message);
             drop(message);
             stream.write_all(&bytes).await?;
-            stream.flush().await?;
             drop(bytes);
             Ok::<_, ConnectError>(stream.read_u8().await? == BULK_RECEIVED)
         };

@@ -10,5 +10,4 @@ mod leases;
 mod locks;
 mod openapi;
 mod support;
-mod trusted;
 mod watch;

@@ -251,7 +251,8 @@ fn listen(port: u16) -> Result<TcpListener> {
 }
 
 fn node_command(program: &Path) -> Vec<OsString> {
-    let words = ["node", "--system", "{system}", "--host", "{host}", "--data", "{data}"];
+    let words =
+        ["node", "--system", "{system}", "--host", "{host}", "--data", "{data}", "--insecure"];
     let words = words.iter().map(OsString::from);
     std::iter::once(program.into()).chain(words).collect()
 }

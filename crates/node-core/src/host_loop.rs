@@ -296,6 +296,7 @@ impl HostLoop {
             plan: self.plan.clone(),
             routes_generation: self.routes.as_ref().map_or(0, |routes| routes.generation),
             hosts: self.host_statuses(now),
+            releases: self.planned().map(|plan| plan.releases.clone()).unwrap_or_default(),
             wanted: self.controller.as_ref().map(|controller| {
                 let Wanted { declaration, drained, drained_revision } = controller.wanted();
                 (declaration.revision, *drained_revision, drained.clone())

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_control::hosts::HostState;
-use evenkeel_control::plan::Plan;
+use evenkeel_control::plan::{Plan, Release};
 use evenkeel_control::redundancy::Redundancy;
 use evenkeel_control::report::InstanceState;
 use evenkeel_model::instance::Instance;
-use evenkeel_model::name::HostName;
+use evenkeel_model::name::{HostName, ServiceName};
 
 use crate::process::ProcessId;
 
@@ -32,6 +32,9 @@ pub struct Status {
     pub routes_generation: u64,
     /// Every host of the system.
     pub hosts: BTreeMap<HostName, HostStatus>,
+    /// What the replicas of each service run: of the newest plan on the leader, elsewhere of the one
+    /// in force.
+    pub releases: BTreeMap<ServiceName, Release>,
     /// What the store wants: revisions of the system file and of the drained hosts, and these; known
     /// to the leader alone.
     pub wanted: Option<(u64, u64, BTreeSet<HostName>)>,

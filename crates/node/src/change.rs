@@ -13,9 +13,13 @@ use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::HostRole;
 use serde::{Deserialize, Serialize};
 
+use crate::status::DeployWire;
+
 /// A change, examined. As JSON fields may be added; none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examination {
+    /// What has become of it.
+    pub verdict: Verdict,
     /// The state that was looked at: a change is made only while it still holds.
     pub state: State,
     /// The state that the change has led to; absent when it was not made.
@@ -32,6 +36,35 @@ pub struct Examination {
     pub risks: Vec<String>,
     /// What the worst loss of the goal's size would leave of each service, a sentence each.
     pub capacity: Vec<String>,
+}
+
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// There is nothing to change.
+    Nothing,
+    /// It can be made.
+    Possible,
+    /// It was made.
+    Made,
+    /// Nothing was changed: the state is not the one that was looked at.
+    Moved,
+    /// Nothing was changed: nobody has accepted what the system would not survive any more.
+    Risky,
+    /// Nothing was changed: no running system can be changed so.
+    Impossible,
+}
+
+/// What who wants a change says of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The state that was looked at; any will do when absent.
+    pub state: Option<State>,
+    /// Whether the risks are accepted.
+    pub accept_risk: bool,
+    /// Whether nothing is to be changed, only examined.
+    pub dry_run: bool,
 }
 
 /// The revisions that say what is wanted.
@@ -60,6 +93,12 @@ impl State {
         Some(Self { system: system.parse().ok()?, drained: drained.parse().ok()? })
     }
 
+    /// Returns whether this state came after `other` or is the same.
+    #[must_use]
+    pub const fn holds(self, other: Self) -> bool {
+        self.system >= other.system && self.drained >= other.drained
+    }
+
     /// Returns the state of what is wanted.
     #[must_use]
     pub const fn of(wanted: &Wanted) -> Self {
@@ -70,6 +109,58 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}.{}", self.system, self.drained)
+    }
+}
+
+impl Examination {
+    /// Decides what becomes of the change for somebody who wishes it so. [`Verdict::Possible`] is to
+    /// be made, unless it is a dry run.
+    #[must_use]
+    pub fn judge(&self, wish: &Wish) -> Verdict {
+        if self.changes.is_empty() {
+            Verdict::Nothing
+        } else if wish.dry_run {
+            Verdict::Possible
+        } else if !self.refusals.is_empty() {
+            Verdict::Impossible
+        } else if wish.state.is_some_and(|state| state != self.state) {
+            Verdict::Moved
+        } else if !self.risks.is_empty() && !wish.accept_risk {
+            Verdict::Risky
+        } else {
+            Verdict::Possible
+        }
+    }
+}
+
+/// How far a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Something is still missing, or on its way out.
+    UnderWay,
+    /// Everything is as wanted, but for what had failed before.
+    Done,
+    /// A definition that it brought was given up.
+    Failed,
+}
+
+/// Says how far a change of the state `before` is, from what is missing, a sentence each, from the
+/// deploys under way or given up, and from how many replicas are leaving.
+#[must_use]
+pub fn progress(
+    missing: &[String],
+    deploys: &[DeployWire],
+    leaving: usize,
+    before: State,
+) -> Progress {
+    let failed = || deploys.iter().filter(|deploy| deploy.failed.is_some());
+    if failed().any(|deploy| deploy.revision > before.system) {
+        Progress::Failed
+    } else if missing.len() == failed().count() && leaving == 0 {
+        // A deploy that was given up is missing for as long as its file is wanted.
+        Progress::Done
+    } else {
+        Progress::UnderWay
     }
 }
 
@@ -99,16 +190,19 @@ pub fn with_drained(wanted: &Wanted, hosts: &BTreeSet<HostName>, drained: bool) 
 /// Examines the change from `wanted` to `news`, which leads from the plan `current` to `after`.
 #[must_use]
 pub fn examine(wanted: &Wanted, news: &Wanted, current: &Plan, after: &Plan) -> Examination {
-    let cost = cost(current, after);
     let assessment = on_paper(news);
     let mut changes = file_changes(&wanted.declaration, &news.declaration);
     changes.extend(drain_changes(wanted, news));
-    changes.extend(second_tries(news, current));
+    changes.extend(second_tries(wanted, news, current));
     if changes.is_empty() && wanted.declaration.text != news.declaration.text {
         changes.push("the file reads differently and means the same".to_owned());
     }
+    // Replicas that move anyway are no part of a change that changes nothing.
+    let after = if changes.is_empty() { current } else { after };
+    let cost = cost(current, after);
     changes.extend(replica_changes(current, after));
     Examination {
+        verdict: if changes.is_empty() { Verdict::Nothing } else { Verdict::Possible },
         state: State::of(wanted),
         stored: None,
         changes,
@@ -228,9 +322,9 @@ fn compare<K: Ord + std::fmt::Display, V: PartialEq>(
 }
 
 /// Deploys that have failed are tried again when their definition is applied again.
-fn second_tries(news: &Wanted, current: &Plan) -> Vec<String> {
+fn second_tries(wanted: &Wanted, news: &Wanted, current: &Plan) -> Vec<String> {
     let mut found = Vec::new();
-    if news.declaration.revision == current.revision {
+    if news.declaration.revision == wanted.declaration.revision {
         return found;
     }
     for (name, release) in &current.releases {
@@ -296,4 +390,137 @@ fn replica_changes(current: &Plan, after: &Plan) -> Vec<String> {
         format!("service `{service}` {}", words.join(" and "))
     };
     moves.iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_control::preview::preview;
+    use evenkeel_model::name::HostName;
+
+    use super::*;
+    use crate::wire::declare;
+
+    fn file(services: &str) -> String {
+        format!(
+            r#"
+            system = "shop"
+            survive = "host"
+            [region.fra]
+            zones = {{ a = {{ a1 = "10.0.0.1", a2 = "10.0.0.2", a3 = "10.0.0.3", a4 = "10.0.0.4" }} }}
+            {services}
+            [gateway.public]
+            listen = ":8080"
+            routes = [{{ path = "/", to = "web" }}]
+            "#
+        )
+    }
+
+    fn web(command: &str, replicas: u32) -> String {
+        format!("[service.web]\ncommand = [\"{command}\"]\nreplicas = {replicas}\n")
+    }
+
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).unwrap()
+    }
+
+    fn wanted() -> Wanted {
+        let voters = [host("a1"), host("a2"), host("a3")];
+        let declaration = declare(5, &file(&web("web", 3)), &voters).unwrap();
+        Wanted { declaration, drained: BTreeSet::new(), drained_revision: 0 }
+    }
+
+    fn up(wanted: &Wanted) -> Vec<HostName> {
+        wanted.system().hosts.keys().cloned().collect()
+    }
+
+    /// Examines a change of a system that is whole.
+    fn change(news: &Wanted) -> Examination {
+        let wanted = wanted();
+        let current = preview(&wanted, &Plan::empty(), &up(&wanted));
+        let after = preview(news, &current, &up(news));
+        examine(&wanted, news, &current, &after)
+    }
+
+    fn file_change(text: &str) -> Examination {
+        change(&with_file(&wanted(), text).unwrap())
+    }
+
+    #[test]
+    fn a_change_is_told_with_its_cost() {
+        let told = file_change(&file(&web("web", 2)));
+        assert_eq!(told.changes[0], "service `web` goes from 3 to 2 replicas");
+        assert_eq!(told.cost, Cost { started: 0, stopped: 1 });
+        let told = file_change(&file(&web("newer", 3)));
+        assert_eq!(told.changes[0], "service `web` is deployed anew");
+        assert_eq!(told.cost, Cost { started: 3, stopped: 3 });
+        let told = file_change(&file(&web("web", 3)));
+        assert_eq!((told.verdict, told.changes), (Verdict::Nothing, Vec::new()));
+        let told = change(&with_drained(&wanted(), &[host("a1")].into(), true));
+        assert_eq!(told.changes[0], "host `a1` is drained");
+        assert_eq!(told.refusals, Vec::<String>::new());
+    }
+
+    #[test]
+    fn replicas_that_move_anyway_are_no_change() {
+        let wanted = wanted();
+        let current = preview(&wanted, &Plan::empty(), &up(&wanted)[..1]);
+        let after = preview(&wanted, &current, &up(&wanted));
+        assert_ne!(current.placement(), after.placement());
+        let told = examine(&wanted, &wanted, &current, &after);
+        assert_eq!((told.changes, told.cost.started), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn what_no_running_system_can_be_is_refused() {
+        let check = |from: &str, to: &str, expected: &str| {
+            let text = file(&web("web", 3));
+            assert!(text.contains(from), "{from}");
+            let told = file_change(&text.replace(from, to));
+            assert!(told.refusals.iter().any(|why| why.contains(expected)), "{:?}", told.refusals);
+            let wish = Wish { accept_risk: true, ..Wish::default() };
+            assert_eq!(told.judge(&wish), Verdict::Impossible);
+        };
+        check("\"shop\"", "\"blog\"", "this is `shop`");
+        check("a2 = \"10.0.0.2\"", "a2 = \"10.0.0.9\"", "can't move");
+        check(", a3 = \"10.0.0.3\"", "", "`a3` votes");
+        check("[region.fra]", "[ports]\napi = 9\n[region.fra]", "[ports]");
+        let all: BTreeSet<HostName> = ["a1", "a2", "a3", "a4"].map(host).into();
+        let told = change(&with_drained(&wanted(), &all, true));
+        assert!(told.refusals.iter().any(|why| why.contains("no host would be left")));
+    }
+
+    #[test]
+    fn a_change_is_made_only_as_it_was_looked_at() {
+        let told = file_change(&file(&web("web", 2)));
+        assert_eq!(told.judge(&Wish::default()), Verdict::Possible);
+        let moved = Wish { state: State::parse("4.0"), ..Wish::default() };
+        assert_eq!(told.judge(&moved), Verdict::Moved);
+        assert_eq!(told.judge(&Wish { state: Some(told.state), ..moved }), Verdict::Possible);
+        let risky = file_change(&file(&web("web", 1)));
+        assert_eq!(risky.judge(&Wish::default()), Verdict::Risky);
+        let accepted = Wish { accept_risk: true, ..Wish::default() };
+        assert_eq!(risky.judge(&accepted), Verdict::Possible);
+    }
+
+    #[test]
+    fn an_earlier_failure_is_not_this_change_s() {
+        let before = State { system: 5, drained: 0 };
+        let sentence = || "some sentence".to_owned();
+        let deploy = |revision, failed: bool| DeployWire {
+            service: "web".to_owned(),
+            revision,
+            failed: failed.then(sentence),
+        };
+        let check = |missing: usize, deploys: &[DeployWire], leaving, expected| {
+            let missing: Vec<String> = (0..missing).map(|_| sentence()).collect();
+            assert_eq!(progress(&missing, deploys, leaving, before), expected);
+        };
+        check(0, &[], 0, Progress::Done);
+        check(0, &[], 1, Progress::UnderWay);
+        check(1, &[deploy(6, false)], 0, Progress::UnderWay);
+        check(1, &[deploy(6, true)], 0, Progress::Failed);
+        // Drained after a deploy has failed.
+        check(1, &[deploy(5, true)], 0, Progress::Done);
+        check(2, &[deploy(5, true)], 0, Progress::UnderWay);
+    }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_audit::assessment::Capacity;
+use evenkeel_control::plan::Release;
+use evenkeel_model::name::ServiceName;
 use evenkeel_model::place::HostRole;
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
@@ -14,6 +16,9 @@ use crate::change::State;
 use crate::events::Event;
 use crate::survival::Survival;
 use crate::wire::{HostStateWire, StateWire};
+
+/// The phase of a replica that is on its way out.
+pub const DRAINING: &str = "draining";
 
 /// The whole status as JSON. Fields may be added; none changes its meaning.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +42,9 @@ pub struct StatusWire {
     pub wanted: Option<State>,
     /// What is missing until the system could take the next fault as well as the last.
     pub redundancy: RedundancyWire,
+    /// Definitions that are being deployed or were given up.
+    #[serde(default)]
+    pub deploys: Vec<DeployWire>,
     /// What the worst loss of the goal's size would leave of each service; empty without a leader.
     #[serde(default)]
     pub capacity: Vec<CapacityWire>,
@@ -81,6 +89,18 @@ pub struct RedundancyWire {
     pub full: bool,
     /// What is missing, a sentence each.
     pub missing: Vec<String>,
+}
+
+/// See [`evenkeel_control::plan::Rollout`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployWire {
+    /// The service.
+    pub service: String,
+    /// Revision of the system file that has the definition.
+    pub revision: u64,
+    /// Why it was given up, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// See [`evenkeel_audit::assessment::Capacity`].
@@ -188,6 +208,7 @@ impl StatusWire {
                 .wanted
                 .as_ref()
                 .map(|(system, drained, _)| State { system: *system, drained: *drained }),
+            deploys: deploys(status),
             plan_number: status.plan.as_ref().map_or(0, |plan| plan.number),
             redundancy: RedundancyWire { full: missing.is_empty(), missing },
             capacity: survival.capacity.iter().map(CapacityWire::from).collect(),
@@ -326,6 +347,15 @@ fn gateways(status: &Status, system: &System) -> Vec<GatewayWire> {
     system.gateways.values().filter_map(gateway).collect()
 }
 
+fn deploys(status: &Status) -> Vec<DeployWire> {
+    let deploy = |(service, release): (&ServiceName, &Release)| {
+        let next = release.next.as_ref()?;
+        let (revision, failed) = (next.revision, next.failed.clone());
+        Some(DeployWire { service: service.to_string(), revision, failed })
+    };
+    status.releases.iter().filter_map(deploy).collect()
+}
+
 fn hosts(status: &Status, system: &System) -> Vec<HostWire> {
     let drained = status.wanted.as_ref().map(|(_, _, drained)| drained);
     let host = |host: &evenkeel_model::place::Host| {
@@ -358,7 +388,7 @@ fn instances(status: &Status) -> Vec<InstanceWire> {
         port: seen.instance.port,
         phase: match seen.instance.phase {
             evenkeel_model::instance::InstancePhase::Serving => "serving".to_owned(),
-            evenkeel_model::instance::InstancePhase::Draining => "draining".to_owned(),
+            evenkeel_model::instance::InstancePhase::Draining => DRAINING.to_owned(),
         },
         state: seen.state.map(StateWire::from),
         last_error: seen.last_error.clone(),
@@ -417,6 +447,7 @@ mod tests {
             plan: None,
             routes_generation: 1,
             hosts: BTreeMap::from([(host("a1"), seen)]),
+            releases: BTreeMap::new(),
             wanted: None,
             processes: Vec::new(),
             instances: Vec::new(),

@@ -111,6 +111,7 @@ mod tests {
             plan: None,
             routes_generation: 1,
             hosts: system.hosts.keys().map(|name| (name.clone(), seen(name))).collect(),
+            releases: std::collections::BTreeMap::new(),
             wanted: None,
             processes: Vec::new(),
             instances: vec![replica("web-1", "a1"), replica("web-2", "a2")],

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use evenkeel_node::api::changes::DrainWire;
-use evenkeel_node::change::{Examination, State};
-use evenkeel_node::status::StatusWire;
+use evenkeel_node::change::{Examination, Progress, State, Verdict, progress};
+use evenkeel_node::status::{DRAINING, StatusWire};
 
 use crate::cli::change::{ApplyArguments, DrainArguments, PlanArguments, UndrainArguments};
 use crate::commands::{input, local};
@@ -45,7 +45,7 @@ pub(crate) fn plan(arguments: &PlanArguments) -> Outcome {
         ExitCode::FAILURE
     } else if !examination.risks.is_empty() {
         ExitCode::from(GOAL_NOT_MET)
-    } else if arguments.exit_code && !examination.changes.is_empty() {
+    } else if arguments.exit_code && examination.verdict != Verdict::Nothing {
         ExitCode::from(CHANGES)
     } else {
         ExitCode::SUCCESS
@@ -103,35 +103,29 @@ fn read(file: &Path) -> Result<String, Failure> {
 fn make(data: &Path, path: &str, body: &str, wait: Option<Duration>) -> Outcome {
     let examination = examine(data, path, body)?;
     show::result(describe(&examination).trim_end())?;
-    if examination.changes.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Some(stored) = examination.stored else {
-        return refused(&examination);
-    };
-    match wait {
-        Some(wait) => follow(data, stored, wait),
-        None => {
-            show::say("under way: `evenkeel status --watch` shows how far it is");
-            Ok(ExitCode::SUCCESS)
+    let nothing = "nothing was changed";
+    match (examination.verdict, examination.stored) {
+        (Verdict::Made, Some(stored)) => match wait {
+            Some(wait) => follow(data, examination.state, stored, wait),
+            None => {
+                show::say("under way: `evenkeel status --watch` shows how far it is");
+                Ok(ExitCode::SUCCESS)
+            }
+        },
+        (Verdict::Nothing | Verdict::Possible | Verdict::Made, _) => Ok(ExitCode::SUCCESS),
+        (Verdict::Moved, _) => {
+            let text = format!("{nothing}: somebody else has changed the system since");
+            Err(Failure::new(text).with_help("look at it again with `evenkeel plan`"))
+        }
+        (Verdict::Risky, _) => {
+            show::say(&format!("{nothing}: the goal would not be met"));
+            show::say("help: add --accept-risk if that is what you want");
+            Ok(ExitCode::from(GOAL_NOT_MET))
+        }
+        (Verdict::Impossible, _) => {
+            Err(Failure::new(format!("{nothing}: the system can't be changed so")))
         }
     }
-}
-
-/// Says why nothing was changed.
-fn refused(examination: &Examination) -> Outcome {
-    if !examination.refusals.is_empty() {
-        return Err(Failure::new("nothing was changed: the system can't be changed so".to_owned()));
-    }
-    if examination.risks.is_empty() {
-        let failure = Failure::new(
-            "nothing was changed: somebody else has changed the system since".to_owned(),
-        );
-        return Err(failure.with_help("look at it again with `evenkeel plan`"));
-    }
-    show::say("nothing was changed: the goal would not be met");
-    show::say("help: add --accept-risk if that is what you want");
-    Ok(ExitCode::from(GOAL_NOT_MET))
 }
 
 /// Sends a change to the node of this machine.
@@ -139,7 +133,7 @@ fn examine(data: &Path, path: &str, body: &str) -> Result<Examination, Failure> 
     let stream = local::connect(data)?.ok_or_else(|| local::no_node(data))?;
     let answer = local::send(stream, "POST", path, body, ANSWER_MAX)?;
     match answer.status {
-        200 | 409 => Ok(serde_json::from_str(&answer.body).context("read the node's answer")?),
+        200 => Ok(serde_json::from_str(&answer.body).context("read the node's answer")?),
         503 => Err(Failure::no_quorum(anyhow!("no leader answers: {}", answer.body.trim()))),
         400 => Err(Failure::bad_input(anyhow!("{}", answer.body.trim()))),
         status => Err(Failure::new(format!("the node answers {status}: {}", answer.body.trim()))),
@@ -174,31 +168,32 @@ fn describe_parts(examination: &Examination, text: &mut String) -> std::fmt::Res
     Ok(())
 }
 
-/// Follows a change until the system is whole again.
-fn follow(data: &Path, stored: State, wait: Duration) -> Outcome {
-    // An earlier deploy may still be told as rolled back.
-    let rolled_back = format!("from revision {} has failed and was rolled back", stored.system);
+/// Follows the change of a state until the system is whole again.
+fn follow(data: &Path, before: State, stored: State, wait: Duration) -> Outcome {
     let until = Instant::now() + wait;
     let mut said: Vec<String> = Vec::new();
     loop {
         let status = look(data)?;
-        let seen = status.wanted.is_some_and(|wanted| {
-            wanted.system >= stored.system && wanted.drained >= stored.drained
-        });
-        let missing = &status.redundancy.missing;
+        let seen = status.wanted.is_some_and(|wanted| wanted.holds(stored));
         if seen {
+            let missing = &status.redundancy.missing;
             for sentence in missing.iter().filter(|sentence| !said.contains(sentence)) {
                 show::say(sentence);
             }
             said.clone_from(missing);
-        }
-        let left = status.instances.iter().any(|instance| instance.phase == "draining");
-        if seen && status.redundancy.full && !left {
-            show::result("done")?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if seen && missing.iter().any(|sentence| sentence.contains(&rolled_back)) {
-            return Err(Failure::new("the deploy has failed and was rolled back".to_owned()));
+            let leaving =
+                status.instances.iter().filter(|instance| instance.phase == DRAINING).count();
+            match progress(missing, &status.deploys, leaving, before) {
+                Progress::UnderWay => {}
+                Progress::Done => {
+                    show::result("done")?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Progress::Failed => {
+                    let text = "the deploy has failed and was rolled back".to_owned();
+                    return Err(Failure::new(text));
+                }
+            }
         }
         if Instant::now() >= until {
             return Err(Failure::new(format!("not done after {} s", wait.as_secs()))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_checker::history::Outcome;
-use evenkeel_drill::load::{Load, LoadOptions, Station, Traffic};
+use evenkeel_drill::load::{Load, LoadOptions, Page, Station, Traffic};
 use evenkeel_lab::world::World;
 use evenkeel_node::change::Examination;
 use evenkeel_node::status::InstanceWire;
@@ -92,6 +92,15 @@ fn apply(rig: &Rig, content: &str, more: &[&str]) -> Said {
 
 /// Makes changes under load: not one operation may fail or stay in doubt.
 fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
+    under_traffic(rig, Traffic::Profiles, prefix, change)
+}
+
+fn under_traffic<T>(
+    rig: &Rig,
+    traffic: Traffic,
+    prefix: &str,
+    change: impl FnOnce(&Rig) -> T,
+) -> T {
     let region = rig.lab.system().regions[0].clone();
     let namespace = rig.lab.client_namespace(&region).unwrap().clone();
     let station = Station {
@@ -101,7 +110,7 @@ fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
         far: Vec::new(),
     };
     let options = LoadOptions {
-        traffic: Traffic::Profiles,
+        traffic,
         prefix: prefix.to_owned(),
         clients_per_station: 3,
         rate: RATE,
@@ -214,6 +223,12 @@ pub(crate) fn a_failed_deploy_is_rolled_back(rig: &mut Rig) {
             if left == old { Ok(()) } else { Err(format!("{left:?} instead of {old:?}")) }
         });
     });
+    // What has failed hinders no other change.
+    for words in [["drain", "fra-b"], ["undrain", "fra-b"]] {
+        let risk: &[&str] = if words[0] == "drain" { &["--accept-risk"] } else { &[] };
+        let said = command(rig, &words, &[&["--wait"], risk].concat());
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
     let said = apply(rig, &file("", &service("profiles", "2", 3), ""), &["--wait"]);
     assert_eq!(said.code, Some(0), "{said:?}");
 }
@@ -222,7 +237,9 @@ pub(crate) fn a_failed_deploy_is_rolled_back(rig: &mut Rig) {
 pub(crate) fn a_new_route_waits_for_its_service(rig: &mut Rig) {
     let services = service("profiles", "2", 3) + &service("extra", "1", 2);
     let route = r#", { path = "/healthz", to = "extra" }"#;
-    under_load(rig, "route", |rig| {
+    // Answered by one service before and by another one after.
+    let page = Page { path: "/healthz".to_owned(), exists: true };
+    under_traffic(rig, Traffic::Page(page), "route", |rig| {
         let said = apply(rig, &file("", &services, route), &["--wait"]);
         assert_eq!(said.code, Some(0), "{said:?}");
         assert_eq!(replicas(rig, "extra").len(), 2);
@@ -276,6 +293,12 @@ pub(crate) fn a_host_joins_and_leaves(rig: &mut Rig) {
         assert_eq!(said.code, Some(0), "{said:?}");
     });
     assert!(rig.status("fra-a").unwrap().hosts.iter().all(|host| host.name != "fra-d"));
+    eventually("the host that left has stopped its gateway", || {
+        let left = rig.local_status("fra-d")?.processes;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    let said = command(rig, &["undrain", "fra-d"], &["--wait"]);
+    assert_eq!(said.code, Some(0), "it may come back some day: {said:?}");
 }
 
 /// Logs are read from wherever a replica runs; events say what has changed.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Context, Question, json};
-use crate::change::{self, Examination};
+use crate::change::{self, Verdict, Wish};
 
 /// Hosts to be drained, or to be used again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,19 +29,8 @@ enum Refused {
     NoQuorum(String),
     /// It can't be understood.
     Bad(String),
-    /// It may not be made, or the state has moved.
-    Not(Box<Examination>),
     /// This node is stopping.
     Stopping,
-}
-
-/// How a change is to be made.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wish {
-    /// The state that was looked at.
-    state: Option<change::State>,
-    accept_risk: bool,
-    dry_run: bool,
 }
 
 /// Examines the system file in the body, and puts it in force unless `dry-run` is given.
@@ -66,7 +55,10 @@ pub(super) async fn drain(
         let wire: DrainWire = serde_json::from_str(&body).map_err(|error| error.to_string())?;
         let hosts = wire.hosts.iter().map(|name| {
             let host = HostName::parse(name).ok();
-            let known = host.filter(|host| wanted.system().hosts.contains_key(host));
+            // A drained host may have left the system since.
+            let known = host.filter(|host| {
+                wanted.system().hosts.contains_key(host) || wanted.drained.contains(host)
+            });
             known.ok_or_else(|| format!("there is no host `{name}`"))
         });
         let hosts = hosts.collect::<Result<BTreeSet<HostName>, String>>()?;
@@ -92,29 +84,30 @@ async fn make(
     context.questions.send(question).await.map_err(|_| Refused::Stopping)?;
     let (current, after) = answer.await.map_err(|_| Refused::Stopping)?;
     let mut examination = change::examine(&wanted, &news, &current, &after);
-    if wish.dry_run || examination.changes.is_empty() {
-        return Ok(json(&examination));
+    examination.verdict = examination.judge(&wish);
+    if examination.verdict == Verdict::Possible && !wish.dry_run {
+        examination.stored = store(context, &wanted, &news).await.map_err(Refused::NoQuorum)?;
+        examination.verdict = examination.stored.map_or(Verdict::Moved, |_state| Verdict::Made);
     }
-    let moved = wish.state.is_some_and(|state| state != examination.state);
-    let risky = !examination.risks.is_empty() && !wish.accept_risk;
-    if moved || risky || !examination.refusals.is_empty() {
-        return Err(Refused::Not(Box::new(examination)));
+    if let Some(state) = examination.stored {
+        tracing::info!(%state, "a change of the system was stored");
     }
-    let before = examination.state;
-    let stored = if news.drained == wanted.drained {
-        let stored = context.store.replace_system(&news.declaration.text, before.system).await;
-        stored.map(|stored| stored.map(|system| change::State { system, ..before }))
+    Ok(json(&examination))
+}
+
+/// Stores what is different, if nobody was faster.
+async fn store(
+    context: &Context,
+    wanted: &Wanted,
+    news: &Wanted,
+) -> Result<Option<change::State>, String> {
+    let before = change::State::of(wanted);
+    if news.drained == wanted.drained {
+        let stored = context.store.replace_system(&news.declaration.text, before.system).await?;
+        Ok(stored.map(|system| change::State { system, ..before }))
     } else {
-        let stored = context.store.replace_drained(&news.drained, before.drained).await;
-        stored.map(|stored| stored.map(|drained| change::State { drained, ..before }))
-    };
-    examination.stored = stored.map_err(Refused::NoQuorum)?;
-    match examination.stored {
-        Some(state) => {
-            tracing::info!(%state, "a change of the system was stored");
-            Ok(json(&examination))
-        }
-        None => Err(Refused::Not(Box::new(examination))),
+        let stored = context.store.replace_drained(&news.drained, before.drained).await?;
+        Ok(stored.map(|drained| change::State { drained, ..before }))
     }
 }
 
@@ -141,11 +134,6 @@ impl Refused {
         match self {
             Self::NoQuorum(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
             Self::Bad(reason) => (StatusCode::BAD_REQUEST, reason).into_response(),
-            Self::Not(examination) => {
-                let mut response = json(&*examination);
-                *response.status_mut() = StatusCode::CONFLICT;
-                response
-            }
             Self::Stopping => {
                 (StatusCode::SERVICE_UNAVAILABLE, "this node is stopping").into_response()
             }

@@ -88,7 +88,7 @@ struct Heartbeat {
     lost_at: Option<Timestamp>,
     sent_at: Timestamp,
     /// What the last report said, to notice changes.
-    said: (u64, Vec<InstanceReport>, bool),
+    said: (u64, Vec<InstanceReport>, bool, bool),
 }
 
 impl HostLoop {
@@ -117,7 +117,7 @@ impl HostLoop {
                 due_at: now,
                 lost_at: None,
                 sent_at: now,
-                said: (0, Vec::new(), false),
+                said: (0, Vec::new(), false, true),
             },
             probe_at: now,
             awake_at: now,
@@ -538,7 +538,8 @@ impl HostLoop {
         }
         let timings = self.settings.timings;
         self.heartbeat.lost_at.take_if(|at| *at <= now);
-        let said = (self.plan_number(), self.agent.reports(), self.agent.is_gateway_up());
+        let (gateway_up, disk_ok) = (self.agent.is_gateway_up(), self.disk_error().is_none());
+        let said = (self.plan_number(), self.agent.reports(), gateway_up, disk_ok);
         if said != self.heartbeat.said {
             let soon = self.heartbeat.sent_at + timings.heartbeat_min;
             self.heartbeat.due_at = self.heartbeat.due_at.min(soon);

@@ -10,7 +10,7 @@ use evenkeel_model::name::HostName;
 use crate::declaration::Wanted;
 use crate::plan::Plan;
 use crate::planner::{HostView, Inventory, next_plan};
-use crate::report::{HostReport, InstanceReport, InstanceState};
+use crate::report::HostReport;
 
 /// Most plans on the way. A planner that still has something to change then is at odds with itself.
 const STEPS_MAX: usize = 10_000;
@@ -20,8 +20,9 @@ const STEPS_MAX: usize = 10_000;
 pub fn preview(wanted: &Wanted, current: &Plan, up: &[HostName]) -> Plan {
     let mut plan = current.clone();
     for _ in 0..STEPS_MAX {
+        let report = |host| HostReport::all_well(host, plan.number, plan.on_host(host));
         let reports: BTreeMap<&HostName, HostReport> =
-            up.iter().map(|host| (host, report(host, &plan))).collect();
+            up.iter().map(|host| (host, report(host))).collect();
         let view =
             |host: &HostName| HostView { up: true, settled: true, report: reports.get(host) };
         let serving = plan.instances.iter();
@@ -39,27 +40,4 @@ pub fn preview(wanted: &Wanted, current: &Plan, up: &[HostName]) -> Plan {
         }
     }
     plan
-}
-
-/// What a host reports on which everything goes well.
-fn report(host: &HostName, plan: &Plan) -> HostReport {
-    let instances = plan.on_host(host).map(|instance| InstanceReport {
-        id: instance.id.clone(),
-        state: InstanceState::Ready,
-        restarts: 0,
-        crash_looping: false,
-        last_error: None,
-        last_lines: Vec::new(),
-    });
-    HostReport {
-        host: host.clone(),
-        boot: 0,
-        sequence: 0,
-        plan_number: plan.number,
-        instances: instances.collect(),
-        reachable: BTreeMap::new(),
-        ports_taken: std::collections::BTreeSet::new(),
-        gateway_up: true,
-        disk_ok: true,
-    }
 }

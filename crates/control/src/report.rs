@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use evenkeel_model::instance::InstanceId;
+use evenkeel_model::instance::{Instance, InstanceId};
 use evenkeel_model::name::HostName;
 
 use crate::hosts::HostState;
@@ -85,6 +85,34 @@ pub struct HostReport {
 }
 
 impl HostReport {
+    /// Makes the report of a host on which all goes well: every one of `instances` is ready.
+    #[must_use]
+    pub fn all_well<'a>(
+        host: &HostName,
+        plan_number: u64,
+        instances: impl IntoIterator<Item = &'a Instance>,
+    ) -> Self {
+        let ready = |instance: &Instance| InstanceReport {
+            id: instance.id.clone(),
+            state: InstanceState::Ready,
+            restarts: 0,
+            crash_looping: false,
+            last_error: None,
+            last_lines: Vec::new(),
+        };
+        Self {
+            host: host.clone(),
+            boot: 1,
+            sequence: 0,
+            plan_number,
+            instances: instances.into_iter().map(ready).collect(),
+            reachable: BTreeMap::new(),
+            ports_taken: BTreeSet::new(),
+            gateway_up: true,
+            disk_ok: true,
+        }
+    }
+
     /// Returns what the report says about a replica.
     #[must_use]
     pub fn instance(&self, id: &InstanceId) -> Option<&InstanceReport> {

@@ -19,5 +19,6 @@ mod holders;
 mod member;
 pub mod scale;
 pub mod seeds;
+mod service;
 pub mod system_world;
 pub mod transcript;

@@ -5,8 +5,8 @@ mod measure;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,9 +56,17 @@ fn run(world: World, first: u64, count: u64) -> io::Result<ExitCode> {
     let begun = Instant::now();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| work(world, end, count, &shared))).collect();
-        watch(&workers, first, count, &shared, begun);
+        // Each worker holds a sender for as long as it works.
+        let (working, at_work) = mpsc::channel::<()>();
+        for _ in 0..threads {
+            let (working, shared) = (working.clone(), &shared);
+            scope.spawn(move || {
+                work(world, end, count, shared);
+                drop(working);
+            });
+        }
+        drop(working);
+        watch(&at_work, threads, first, count, &shared, begun);
     });
     let failure = shared.failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut out = io::stdout().lock();
@@ -98,22 +106,17 @@ fn work(world: World, end: u64, count: u64, shared: &Shared) {
 
 /// Says now and then how far the others have come, and how to go on from there.
 fn watch(
-    workers: &[thread::ScopedJoinHandle<'_, ()>],
+    at_work: &mpsc::Receiver<()>,
+    threads: usize,
     first: u64,
     count: u64,
     shared: &Shared,
     begun: Instant,
 ) {
-    let mut said = begun;
-    while workers.iter().any(|worker| !worker.is_finished()) {
-        thread::sleep(Duration::from_millis(20));
-        if said.elapsed() < PROGRESS_EVERY {
-            continue;
-        }
-        said = Instant::now();
+    while at_work.recv_timeout(PROGRESS_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let done = shared.done.load(Ordering::Relaxed);
         let next = shared.next.load(Ordering::Relaxed);
-        let safe = next.saturating_sub(workers.len() as u64).max(first);
+        let safe = next.saturating_sub(threads as u64).max(first);
         let left = first.saturating_add(count).saturating_sub(safe);
         let rate = done as f64 / begun.elapsed().as_secs_f64();
         let minutes = left as f64 / rate.max(f64::MIN_POSITIVE) / 60.0;

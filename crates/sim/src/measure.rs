@@ -97,7 +97,9 @@ fn reports(system: &System, plan: &Plan) -> BTreeMap<HostName, HostReport> {
         .keys()
         .map(|host| {
             let instances = by_host.get(host).map_or(&[][..], Vec::as_slice);
-            (host.clone(), scale::report(host, instances, plan.number, 1, &reachable))
+            let all_well = HostReport::all_well(host, plan.number, instances.iter().copied());
+            let reachable = reachable.clone();
+            (host.clone(), HostReport { sequence: 1, reachable, ..all_well })
         })
         .collect()
 }

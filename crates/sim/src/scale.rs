@@ -4,22 +4,23 @@
 //! The leader is the real controller; hosts are modelled by what they report and when. The store
 //! takes a plan after a fixed time: how it does that is the business of the other worlds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_control::controller::{Action, Controller, Event, Settings};
 use evenkeel_control::declaration::Wanted;
 use evenkeel_control::plan::Plan;
-use evenkeel_control::report::{HostReport, InstanceReport, InstanceState};
+use evenkeel_control::report::HostReport;
 use evenkeel_model::instance::{Instance, InstanceId};
-use evenkeel_model::name::{HostName, NameError, RegionName, ServiceName, SystemName, ZoneName};
+use evenkeel_model::name::{HostName, NameError, RegionName, SystemName, ZoneName};
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
-use evenkeel_model::service::{DeployPolicy, HealthCheck, Probe, Service, ServicePort};
+use evenkeel_model::service::ServicePort;
 use evenkeel_model::system::{Ports, System};
 use evenkeel_model::time::Timestamp;
 
 use crate::agenda::Agenda;
+use crate::service::service;
 
 /// Replicas of each service.
 const REPLICAS_EACH: u32 = 10;
@@ -100,7 +101,8 @@ pub fn system(hosts: usize, replicas: usize) -> Result<System, NameError> {
         all.insert(name, host);
     }
     let count = replicas / usize::try_from(REPLICAS_EACH).unwrap_or(1);
-    let services = (0..count).map(|index| service(&format!("service-{index}")));
+    let services = (0..count)
+        .map(|index| service(&format!("service-{index}"), REPLICAS_EACH, ServicePort::FromRange));
     let services = services.map(|made| made.map(|made| (made.name.clone(), made)));
     Ok(System {
         name: SystemName::parse("large")?,
@@ -118,60 +120,6 @@ pub fn system(hosts: usize, replicas: usize) -> Result<System, NameError> {
         },
         voters: Vec::new(),
     })
-}
-
-fn service(name: &str) -> Result<Service, NameError> {
-    Ok(Service {
-        name: ServiceName::parse(name)?,
-        command: vec![format!("/bin/{name}")],
-        directory: None,
-        environment: BTreeMap::new(),
-        replicas: REPLICAS_EACH,
-        needs: Vec::new(),
-        health: HealthCheck {
-            probe: Probe::Tcp,
-            every: Duration::from_secs(1),
-            timeout: Duration::from_millis(500),
-            unhealthy_after: 3,
-            healthy_after: 1,
-            alive: None,
-        },
-        port: ServicePort::FromRange,
-        start_grace: Duration::from_secs(10),
-        drain: Duration::from_secs(2),
-        stop_grace: Duration::from_secs(3),
-        deploy: DeployPolicy::STANDARD,
-    })
-}
-
-/// Makes the report of a host on which every replica of a plan that is `ready` is ready.
-#[must_use]
-pub fn report(
-    host: &HostName,
-    instances: &[&Instance],
-    plan_number: u64,
-    sequence: u64,
-    reachable: &BTreeMap<HostName, Option<Duration>>,
-) -> HostReport {
-    let ready = |instance: &&Instance| InstanceReport {
-        id: instance.id.clone(),
-        state: InstanceState::Ready,
-        restarts: 0,
-        crash_looping: false,
-        last_error: None,
-        last_lines: Vec::new(),
-    };
-    HostReport {
-        host: host.clone(),
-        boot: 1,
-        sequence,
-        plan_number,
-        instances: instances.iter().map(ready).collect(),
-        reachable: reachable.clone(),
-        ports_taken: BTreeSet::new(),
-        gateway_up: true,
-        disk_ok: true,
-    }
 }
 
 /// Something that happens.
@@ -333,10 +281,10 @@ impl Run {
         let state = &mut self.hosts[host];
         state.sequence += 1;
         let ready = state.runs.values().filter(|(_, at)| *at <= self.now);
-        let ready: Vec<&Instance> = ready.map(|(instance, _)| instance).collect();
+        let ready = ready.map(|(instance, _)| instance);
         let (name, sequence) = (&self.names[host], state.sequence);
         // Who reaches whom changes nothing here, and takes long to copy.
-        let report = report(name, &ready, state.plan, sequence, &BTreeMap::new());
+        let report = HostReport { sequence, ..HostReport::all_well(name, state.plan, ready) };
         if self.is_counted() {
             self.figures.reports += 1;
             self.figures.report_bytes += report_bytes(&report) + self.reachable_bytes;

@@ -8,10 +8,10 @@ use evenkeel_model::name::{
 };
 use evenkeel_model::place::{Host, HostRole, SurvivalGoal};
 use evenkeel_model::random::Rng;
-use evenkeel_model::service::{
-    DeployPolicy, Gateway, HealthCheck, Probe, Route, Service, ServicePort,
-};
+use evenkeel_model::service::{Gateway, Route, ServicePort};
 use evenkeel_model::system::{Ports, System};
+
+use crate::service::service;
 
 /// Draws a system of three regions with up to 7 hosts, unless told otherwise, the last of them at
 /// times a witness.
@@ -85,29 +85,5 @@ fn gateway() -> Result<Gateway, NameError> {
         address: None,
         port: 8080,
         routes: vec![route],
-    })
-}
-
-fn service(name: &str, replicas: u32, port: ServicePort) -> Result<Service, NameError> {
-    Ok(Service {
-        name: ServiceName::parse(name)?,
-        command: vec![format!("/bin/{name}")],
-        directory: None,
-        environment: BTreeMap::new(),
-        replicas,
-        needs: Vec::new(),
-        health: HealthCheck {
-            probe: Probe::Tcp,
-            every: Duration::from_secs(1),
-            timeout: Duration::from_millis(500),
-            unhealthy_after: 3,
-            healthy_after: 1,
-            alive: None,
-        },
-        port,
-        start_grace: Duration::from_secs(10),
-        drain: Duration::from_secs(2),
-        stop_grace: Duration::from_secs(3),
-        deploy: DeployPolicy::STANDARD,
     })
 }

@@ -12,9 +12,9 @@ use evenkeel_control::hosts::HostState;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, InstanceReport, InstanceState};
 use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
-use evenkeel_model::name::{HostName, ServiceName};
+use evenkeel_model::name::{GatewayName, HostName, ServiceName};
 use evenkeel_model::place::HostRole;
-use evenkeel_model::service::{Service, ServicePort};
+use evenkeel_model::service::{Gateway, Route, Service, ServicePort};
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 use proptest::prelude::*;
@@ -253,6 +253,12 @@ impl World {
                 continue;
             };
             assert_eq!((&before.host, before.port), (&instance.host, instance.port));
+            // While an older file is in force, routes may still lead to a service that is to go.
+            let drained =
+                (before.phase, instance.phase) == (InstancePhase::Serving, InstancePhase::Draining);
+            let known = self.wanted.system().services.contains_key(&instance.id.service);
+            let in_force = self.stored.revision == self.wanted.declaration.revision;
+            assert!(known || !drained || in_force, "{} before its routes", instance.id);
             let undrained = before.phase == InstancePhase::Draining;
             assert!(!undrained || instance.phase == InstancePhase::Draining, "drained and back");
         }
@@ -487,5 +493,34 @@ fn a_removed_service_leaves_after_its_routes() {
     assert_eq!((world.stored.revision, world.stored.of_service(&job).count()), (2, 2));
     world.pass(80);
     assert_eq!(world.stored.of_service(&job).count(), 0);
+    assert!(world.controller.redundancy(world.now).is_full());
+}
+
+#[test]
+fn a_new_route_waits_for_its_service() {
+    let mut world = World::new(shop());
+    world.pass(40);
+    let mut system = shop();
+    let extra = system::service("extra", 2);
+    let route = Route {
+        host: None,
+        path: "/".to_owned(),
+        to: extra.name.clone(),
+        body_max: 0,
+        timeout: TICK,
+        tries_max: 1,
+    };
+    let name = GatewayName::parse("public").unwrap();
+    let gateway = Gateway { name: name.clone(), address: None, port: 80, routes: vec![route] };
+    system.gateways.insert(name, gateway);
+    system.services.insert(extra.name.clone(), extra);
+    world.wanted = Wanted::new(2, "", system);
+    world.tell_wanted();
+    // Ready after three ticks.
+    world.pass(2);
+    assert_eq!((running(&world, "extra", "/bin/extra"), world.stored.revision), (2, 1));
+    assert!(!world.controller.redundancy(world.now).is_full());
+    world.pass(20);
+    assert_eq!(world.stored.revision, 2);
     assert!(world.controller.redundancy(world.now).is_full());
 }

@@ -235,7 +235,11 @@ pub(crate) fn a_failed_deploy_is_rolled_back(rig: &mut Rig) {
 
 /// A route to a new service is in force only once the service is ready, and goes before it does.
 pub(crate) fn a_new_route_waits_for_its_service(rig: &mut Rig) {
-    let services = service("profiles", "2", 3) + &service("extra", "1", 2);
+    // It needs longer to start than a gateway waits for the first answer of an endpoint.
+    let slow = format!(r#"["/bin/sh", "-c", "sleep 3; exec {PROGRAM} profiles"]"#);
+    let extra = service("extra", "1", 2).replace(&format!(r#"["{PROGRAM}", "profiles"]"#), &slow);
+    assert!(extra.contains("sleep 3"));
+    let services = service("profiles", "2", 3) + &extra;
     let route = r#", { path = "/healthz", to = "extra" }"#;
     // Answered by one service before and by another one after.
     let page = Page { path: "/healthz".to_owned(), exists: true };

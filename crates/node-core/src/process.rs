@@ -145,7 +145,7 @@ pub fn replica_spec(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use evenkeel_model::instance::InstancePhase;
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn host(address: &str) -> Host {
+    pub(crate) fn host(address: &str) -> Host {
         Host {
             name: HostName::parse("fra1").unwrap(),
             region: RegionName::parse("fra").unwrap(),
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    fn service() -> Service {
+    pub(crate) fn service() -> Service {
         Service {
             name: ServiceName::parse("web").unwrap(),
             command: ["/bin/web", "--at=${HOST}:${PORT}"].map(str::to_owned).to_vec(),
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    fn system() -> System {
+    pub(crate) fn system() -> System {
         System {
             name: SystemName::parse("shop").unwrap(),
             goal: SurvivalGoal::Process,

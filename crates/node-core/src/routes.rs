@@ -110,3 +110,56 @@ fn api(system: &System, host: &Host) -> Endpoint {
         health: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use evenkeel_control::declaration::Declaration;
+    use evenkeel_control::plan::Release;
+    use evenkeel_model::instance::InstanceId;
+    use evenkeel_model::service::Probe;
+
+    use super::*;
+    use crate::process::tests::{host, service, system};
+
+    /// A declaration whose service answers health checks at `path`.
+    fn declared(revision: u64, path: &str) -> Declaration {
+        let mut service = service();
+        service.health.probe = Probe::Http(path.to_owned());
+        let mut system = system();
+        let host = host("10.0.0.1");
+        system.hosts.insert(host.name.clone(), host);
+        system.services.insert(service.name.clone(), service);
+        Declaration { revision, text: "".into(), system: Arc::new(system) }
+    }
+
+    #[test]
+    fn each_replica_is_asked_what_its_own_definition_says() {
+        let old = declared(1, "/old");
+        let new = declared(2, "/new");
+        let instance = |serial: u64, revision| Instance {
+            id: InstanceId { service: service().name, serial },
+            host: host("10.0.0.1").name,
+            port: 20_000,
+            phase: InstancePhase::Serving,
+            revision,
+        };
+        let plan = Plan {
+            instances: vec![instance(1, 1), instance(2, 2)],
+            declarations: [(1, old), (2, new.clone())].into(),
+            revision: 2,
+            releases: [(service().name, Release { current: 1, next: None })].into(),
+            ..Plan::empty()
+        };
+        let none = BTreeMap::new();
+        let table = build_routes(&new.system, &plan, &host("10.0.0.1"), &none, 1);
+        let upstream = &table.upstreams[&UpstreamId::Service(service().name)];
+        let asked = |endpoint: &Endpoint| {
+            let health = endpoint.health.as_ref().unwrap_or(&upstream.health);
+            health.probe.clone()
+        };
+        let asked: Vec<Probe> = upstream.endpoints.iter().map(asked).collect();
+        assert_eq!(asked, ["/old", "/new"].map(|path| Probe::Http(path.to_owned())));
+    }
+}

@@ -235,10 +235,10 @@ pub(crate) fn a_failed_deploy_is_rolled_back(rig: &mut Rig) {
 
 /// A route to a new service is in force only once the service is ready, and goes before it does.
 pub(crate) fn a_new_route_waits_for_its_service(rig: &mut Rig) {
-    // It needs longer to start than a gateway waits for the first answer of an endpoint.
-    let slow = format!(r#"["/bin/sh", "-c", "sleep 3; exec {PROGRAM} profiles"]"#);
+    // It needs longer to start than a gateway waits for an endpoint, and a client for an answer.
+    let slow = format!(r#"["/bin/sh", "-c", "sleep 6; exec {PROGRAM} profiles"]"#);
     let extra = service("extra", "1", 2).replace(&format!(r#"["{PROGRAM}", "profiles"]"#), &slow);
-    assert!(extra.contains("sleep 3"));
+    assert!(extra.contains("sleep 6"));
     let services = service("profiles", "2", 3) + &extra;
     let route = r#", { path = "/healthz", to = "extra" }"#;
     // Answered by one service before and by another one after.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod definitions;
 mod golden;
 mod key_value;
 mod properties;

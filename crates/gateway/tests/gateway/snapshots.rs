@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use evenkeel_gateway::snapshot::{self, ReadError};
 use evenkeel_model::instance::InstancePhase;
+use evenkeel_model::service::{HealthCheck, Probe};
 
 use crate::harness::{Folder, Sockets, TestClient, TestGateway, TestUpstream, ask, wait_until};
 
@@ -15,6 +16,10 @@ fn a_table_comes_back_as_it_was_written() {
     assert!(snapshot::read(&path).unwrap_err().is_missing());
     let mut table = sockets.table(&[&upstream]);
     table.distances.insert("far".parse().unwrap(), std::time::Duration::from_micros(10_300));
+    for upstream in table.upstreams.values_mut() {
+        let own = HealthCheck { probe: Probe::Tcp, ..upstream.health.clone() };
+        upstream.endpoints.iter_mut().for_each(|endpoint| endpoint.health = Some(own.clone()));
+    }
     snapshot::write(&path, &table).unwrap();
     let loaded = snapshot::read(&path).unwrap();
     assert!(loaded.damage.is_none());

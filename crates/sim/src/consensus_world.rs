@@ -22,7 +22,7 @@ use evenkeel_model::time::Timestamp;
 
 use crate::agreement::{self, Invariants};
 use crate::clients::{self, Client, Finished, Request};
-use crate::failure::Failure;
+use crate::failure::{Failure, replayed};
 use crate::holders::Holder;
 use crate::member::Member;
 use crate::transcript::Transcript;
@@ -91,13 +91,7 @@ pub struct Report {
 ///
 /// If something happened that must never happen.
 pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
-    match World::new(seed, options, Transcript::new(false)).run() {
-        Ok(report) => Ok(report),
-        Err(_) => match World::new(seed, options, Transcript::new(true)).run() {
-            Err(failure) => Err(failure),
-            Ok(_) => unreachable!("a seed replays its run exactly"),
-        },
-    }
+    replayed(|transcript| World::new(seed, options, transcript).run())
 }
 
 /// Something that happens at some time.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use evenkeel_model::time::Timestamp;
 
+use crate::transcript::Transcript;
+
 /// Everything that is needed to see it again.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -34,3 +36,16 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Runs what a seed decides wholly; once more, in words, if it fails.
+pub(crate) fn replayed<R>(
+    run: impl Fn(Transcript) -> Result<R, Box<Failure>>,
+) -> Result<R, Box<Failure>> {
+    match run(Transcript::new(false)) {
+        Ok(report) => Ok(report),
+        Err(_) => match run(Transcript::new(true)) {
+            Err(failure) => Err(failure),
+            Ok(_) => unreachable!("a seed replays its run exactly"),
+        },
+    }
+}

@@ -48,7 +48,7 @@ use evenkeel_node_core::settings as node;
 use crate::agenda::Agenda;
 use crate::agreement::Invariants;
 use crate::clients::Client;
-use crate::failure::Failure;
+use crate::failure::{Failure, replayed};
 use crate::holders::Holder;
 use crate::transcript::Transcript;
 use calls::Call;
@@ -197,13 +197,7 @@ pub struct Report {
 ///
 /// If something happened that must never happen.
 pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
-    match World::new(seed, options, Transcript::new(false)).run() {
-        Ok(report) => Ok(report),
-        Err(_) => match World::new(seed, options, Transcript::new(true)).run() {
-            Err(failure) => Err(failure),
-            Ok(_) => unreachable!("a seed replays its run exactly"),
-        },
-    }
+    replayed(|transcript| World::new(seed, options, transcript).run())
 }
 
 /// Everything.

@@ -196,22 +196,30 @@ impl<'a> Ground<'a> {
 /// Lets the places and routes of the wanted file be in force, once no route leads to a service
 /// that cannot answer yet.
 fn put_in_force(wanted: &Wanted, inventory: &Inventory<'_>, plan: &mut Plan) {
+    if awaited_services(wanted, inventory, plan).is_empty() {
+        plan.revision = wanted.declaration.revision;
+    }
+}
+
+/// Lists the services that are not ready and that a wanted route newly leads to.
+pub(crate) fn awaited_services(
+    wanted: &Wanted,
+    inventory: &Inventory<'_>,
+    plan: &Plan,
+) -> Vec<ServiceName> {
     let system = wanted.system();
     let routed = |system: &System| -> BTreeSet<ServiceName> {
         let routes = system.gateways.values().flat_map(|gateway| &gateway.routes);
         routes.map(|route| route.to.clone()).collect()
     };
-    let before = plan.system().map(routed);
+    // The first file has nothing to wait for.
+    let Some(before) = plan.system().map(routed) else { return Vec::new() };
     let answers = |name: &ServiceName| {
         let wanted = system.services.get(name).map_or(0, |service| service.replicas);
         let ready = plan.of_service(name).filter(|instance| inventory.is_ready(instance)).count();
         ready >= usize::try_from(wanted).unwrap_or(usize::MAX)
     };
-    // The first file has nothing to wait for.
-    let ready = before.is_none_or(|before| routed(system).difference(&before).all(answers));
-    if ready {
-        plan.revision = wanted.declaration.revision;
-    }
+    routed(system).difference(&before).filter(|name| !answers(name)).cloned().collect()
 }
 
 /// Lets the replicas of services go that the file in force no longer has: no route leads to them.

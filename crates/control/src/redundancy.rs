@@ -11,7 +11,7 @@ use crate::declaration::Wanted;
 use crate::hosts::{HostState, HostTable};
 use crate::placement::{Grid, Replica, Request, place, service_hosts};
 use crate::plan::Plan;
-use crate::planner::Inventory;
+use crate::planner::{Inventory, awaited_services};
 use crate::rollout;
 
 /// How far a system is from full redundancy.
@@ -40,7 +40,7 @@ pub fn redundancy(
     now: Timestamp,
 ) -> Redundancy {
     let system = wanted.system();
-    let mut missing = unfinished_changes(wanted, plan);
+    let mut missing = unfinished_changes(wanted, plan, inventory);
     for host in system.hosts.keys() {
         check_host(host, plan, hosts, now, &mut missing);
     }
@@ -104,20 +104,25 @@ pub fn redundancy(
 }
 
 /// Says which wanted changes are not in force yet.
-fn unfinished_changes(wanted: &Wanted, plan: &Plan) -> Vec<String> {
+fn unfinished_changes(wanted: &Wanted, plan: &Plan, inventory: &Inventory<'_>) -> Vec<String> {
     let mut missing = Vec::new();
     let revision = wanted.declaration.revision;
     if plan.revision != revision && plan.revision != 0 {
-        missing.push(format!(
-            "the places and routes of revision {revision} are not in force yet: they wait until \
-             every service that a route newly leads to is ready"
-        ));
+        let awaited = awaited_services(wanted, inventory, plan);
+        let awaited: Vec<String> = awaited.iter().map(|name| format!("`{name}`")).collect();
+        missing.push(match awaited.as_slice() {
+            [] => format!("the system file of revision {revision} is being put in force"),
+            awaited => format!(
+                "the routes of revision {revision} wait until service {} is ready",
+                awaited.join(" and ")
+            ),
+        });
     }
     for host in &wanted.drained {
         let left = plan.on_host(host).count();
         if left > 0 {
-            missing
-                .push(format!("host `{host}` is being drained: {left} replicas still run there"));
+            let run = if left == 1 { "replica still runs" } else { "replicas still run" };
+            missing.push(format!("host `{host}` is being drained: {left} {run} there"));
         }
     }
     missing

@@ -288,7 +288,7 @@ impl StatusWire {
             }
             (true, false) => format!(
                 "{system} survives the loss of any one {goal}, but is not complete: {}",
-                self.redundancy.missing.join("; ")
+                first_lines(&self.redundancy.missing).join("; ")
             ),
             (false, _) => {
                 format!(
@@ -345,6 +345,11 @@ fn gateways(status: &Status, system: &System) -> Vec<GatewayWire> {
         Some(GatewayWire { name: gateway.name.to_string(), url })
     };
     system.gateways.values().filter_map(gateway).collect()
+}
+
+/// Leaves out what is below each sentence, such as the last lines of a log.
+fn first_lines(sentences: &[String]) -> Vec<&str> {
+    sentences.iter().filter_map(|sentence| sentence.lines().next()).collect()
 }
 
 fn deploys(status: &Status) -> Vec<DeployWire> {

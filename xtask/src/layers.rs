@@ -13,6 +13,8 @@ pub(crate) enum Layer {
     Simulation,
     /// Counters and log lines, used by every shell.
     Telemetry,
+    /// Certificates and TLS between hosts, used by every shell that speaks with another host.
+    Trust,
     /// Acts; one outside thing each.
     Shell,
     /// A host's event loop.
@@ -41,6 +43,7 @@ pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
     ("node-core", Layer::Wiring, &[]),
     ("sim", Layer::Simulation, &[]),
     ("telemetry", Layer::Telemetry, &[]),
+    ("trust", Layer::Trust, &[]),
     ("chaos", Layer::Shell, &[]),
     ("client", Layer::Shell, &[]),
     ("coordinator", Layer::Shell, &[]),

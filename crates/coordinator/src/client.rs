@@ -11,6 +11,8 @@ use axum::http::{Method, Request, StatusCode, header};
 use evenkeel_consensus::answer::Answer;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::patience::patience;
+use evenkeel_trust::http::Connector;
+use evenkeel_trust::tls::Trust;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -52,6 +54,7 @@ pub(crate) struct Client {
     voters: Arc<[HostName]>,
     round_trips: watch::Receiver<RoundTrips>,
     system: String,
+    trust: Option<Trust>,
 }
 
 /// Connections that were made with the same limits.
@@ -59,11 +62,11 @@ pub(crate) struct Client {
 struct Pool {
     /// The round trip that the limits are made for.
     round_trip: Duration,
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    http: HyperClient<Connector, Full<Bytes>>,
 }
 
 impl Pool {
-    fn new(round_trip: Duration) -> Self {
+    fn new(round_trip: Duration, trust: Option<Trust>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(patience(CONNECT_TIMEOUT, Some(round_trip))));
@@ -74,7 +77,7 @@ impl Pool {
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_timer(TokioTimer::new())
-            .build(connector);
+            .build(Connector::new(connector, trust));
         Self { round_trip, http }
     }
 
@@ -118,17 +121,19 @@ impl Client {
         system: &SystemName,
         voters: &[Voter],
         round_trips: watch::Receiver<RoundTrips>,
+        trust: Option<Trust>,
     ) -> Self {
         Self {
-            pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO))),
+            pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO, trust.clone()))),
             voters: voters.iter().map(|voter| voter.host.clone()).collect(),
             round_trips,
             system: system.to_string(),
+            trust,
         }
     }
 
     /// Returns the connections, whose limits are those for the farthest voter.
-    fn http(&self) -> HyperClient<HttpConnector, Full<Bytes>> {
+    fn http(&self) -> HyperClient<Connector, Full<Bytes>> {
         let farthest = {
             let round_trips = self.round_trips.borrow();
             let measured = self.voters.iter().filter_map(|voter| round_trips.get(voter));
@@ -136,7 +141,7 @@ impl Client {
         };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.is_off(farthest) {
-            *pool = Pool::new(farthest);
+            *pool = Pool::new(farthest, self.trust.clone());
         }
         pool.http.clone()
     }
@@ -231,7 +236,7 @@ mod tests {
         let host = |name: &str| HostName::parse(name).unwrap();
         let voters = [Voter { host: host("a1"), peer: address, api: address }];
         let (outlet, round_trips) = watch::channel(RoundTrips::new());
-        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips);
+        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips, None);
         let check = |name: &str, median: u64, expected: u64| {
             let median = Duration::from_millis(median);
             let trip = RoundTrip { median, p90: median };

@@ -161,7 +161,7 @@ mod tests {
         );
         let server = tokio::spawn(async move { axum::serve(other, router).await });
         let system = SystemName::parse("shop").unwrap();
-        let client = Client::new(&system, &voters, watch::channel(RoundTrips::new()).1);
+        let client = Client::new(&system, &voters, watch::channel(RoundTrips::new()).1, None);
         let (_watcher, mut view) = Watcher::start(client, voters);
         let leads = |name| {
             move |view: &LeaderView| view.leader.as_ref().is_some_and(|l| l.as_str() == name)

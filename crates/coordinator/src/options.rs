@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::patience::patience;
+use evenkeel_trust::tls::Trust;
 
 use crate::digest::digest;
 
@@ -23,6 +24,9 @@ pub struct Options {
     /// Where the other voters reach this one: bound already, so that its port is known. Needed on
     /// a voter, unused elsewhere.
     pub peer_listener: Option<TcpListener>,
+    /// What this host proves itself with, and takes as proof, wherever addresses are not loopback.
+    /// Without it all traffic is plain.
+    pub trust: Option<Trust>,
     /// A folder for the log alone. Made on a voter if missing, unused elsewhere.
     pub log_folder: PathBuf,
     /// Size of a log segment in bytes, see [`SEGMENT_BYTES`].

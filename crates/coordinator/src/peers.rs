@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! connecting side                            accepting side
+//!   TLS, unless both are on one machine: each shows the other its certificate
 //!   magic 4 B, hello frame  ─────────────▶
 //!                           ◀─────────────   welcome frame: accepted, or why not
 //!   message frames          ─────────────▶
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::{HostName, SystemName};
+use evenkeel_trust::tls::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,10 +51,17 @@ pub(crate) struct Identity {
     pub(crate) member: MemberId,
     /// Stands for the list of voters.
     pub(crate) voters: u64,
+    /// What it proves that with.
+    pub(crate) trust: Option<Trust>,
 }
 
 impl Identity {
-    pub(crate) fn new(system: &SystemName, host: &HostName, voters: &[Voter]) -> Self {
+    pub(crate) fn new(
+        system: &SystemName,
+        host: &HostName,
+        voters: &[Voter],
+        trust: Option<Trust>,
+    ) -> Self {
         let mut hosts: Vec<&str> = voters.iter().map(|voter| voter.host.as_str()).collect();
         hosts.sort_unstable();
         Self {
@@ -60,6 +69,7 @@ impl Identity {
             host: host.clone(),
             member: crate::options::member(host),
             voters: digest(hosts),
+            trust,
         }
     }
 }

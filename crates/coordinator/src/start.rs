@@ -91,8 +91,8 @@ pub(crate) async fn start(
 }
 
 fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> Coordinator {
-    let Options { system, host, voters, .. } = options;
-    let client = Client::new(&system, &voters, round_trips.clone());
+    let Options { system, host, voters, trust, .. } = options;
+    let client = Client::new(&system, &voters, round_trips.clone(), trust);
     let (watcher, leader) = Watcher::start(client.clone(), voters.clone());
     let revision = Arc::new(watch::Sender::new(0));
     let executor = Executor::new(host, voters, client, None, leader.clone(), revision, round_trips);
@@ -127,9 +127,9 @@ async fn start_voter(
         revision: Arc::clone(&revision),
         space: space_outlet,
     };
-    let Options { system: name, host, voters, store_bytes_max, .. } = options;
-    let client = Client::new(&name, &voters, round_trips.clone());
-    let identity = Identity::new(&name, &host, &voters);
+    let Options { system: name, host, voters, store_bytes_max, trust, .. } = options;
+    let client = Client::new(&name, &voters, round_trips.clone(), trust.clone());
+    let identity = Identity::new(&name, &host, &voters, trust);
     let others: Vec<Voter> = voters.iter().filter(|voter| voter.host != host).cloned().collect();
     let member = Member { host: host.clone(), others, store_bytes_max };
     let measured = round_trips.clone();

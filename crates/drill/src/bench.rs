@@ -8,8 +8,18 @@ use evenkeel_chaos::Chaos;
 use evenkeel_lab::Lab;
 use evenkeel_model::fault::Target;
 use evenkeel_model::name::{HostName, RegionName};
+use evenkeel_trust::tls::Trust;
 
 use crate::load::{EnterNetwork, Station};
+
+/// How the hosts' status and store are asked.
+#[derive(Debug, Clone)]
+pub struct Apis {
+    /// Where each host's are.
+    pub addresses: BTreeMap<HostName, SocketAddr>,
+    /// What whoever asks must show, where that is protected.
+    pub trust: Option<Trust>,
+}
 
 /// A lab with a system that runs, and the means to break it.
 #[derive(Debug)]
@@ -31,12 +41,14 @@ impl Bench {
         }
     }
 
-    /// Returns where each host's status and store are asked.
+    /// Returns how each host's status and store are asked.
     #[must_use]
-    pub fn apis(&self) -> BTreeMap<HostName, SocketAddr> {
+    pub fn apis(&self) -> Apis {
         let port = self.lab.system().ports.api;
         let hosts = self.lab.system().hosts.values();
-        hosts.map(|host| (host.name.clone(), SocketAddr::new(host.address, port))).collect()
+        let addresses =
+            hosts.map(|host| (host.name.clone(), SocketAddr::new(host.address, port))).collect();
+        Apis { addresses, trust: self.lab.operator().cloned() }
     }
 
     /// Returns the clients' places: one a region, each with the gateways of its own hosts first and

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use evenkeel_trust::http::Connector;
+use evenkeel_trust::tls::Trust;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderValue};
@@ -142,7 +144,7 @@ impl Drop for Room<'_> {
 /// One client of the system. Shared by all of its requests that are under way.
 #[derive(Debug)]
 pub(crate) struct Client {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<Connector, Full<Bytes>>,
     addresses: Vec<SocketAddr>,
     /// Index of the address that is asked first.
     preferred: AtomicUsize,
@@ -150,12 +152,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Takes addresses in the order of preference; there must be at least one.
-    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
+    /// Takes addresses in the order of preference; there must be at least one. Gateways are asked
+    /// without `trust`, hosts with it.
+    pub(crate) fn new(addresses: Vec<SocketAddr>, trust: Option<Trust>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_MAX));
         connector.set_nodelay(true);
-        let http = HttpClient::builder(TokioExecutor::new()).build(connector);
+        let http =
+            HttpClient::builder(TokioExecutor::new()).build(Connector::new(connector, trust));
         Self { http, addresses, preferred: AtomicUsize::new(0), budget: RetryBudget::default() }
     }
 

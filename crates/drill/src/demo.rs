@@ -403,7 +403,7 @@ fn ask(bench: &Bench, path: &str) -> Result<Option<(StatusCode, Vec<u8>)>, DemoE
     let Some(station) = bench.stations().into_iter().next() else { return Ok(None) };
     let Some(address) = station.near.first().copied() else { return Ok(None) };
     let path = path.to_owned();
-    let answer = run_in(&station.enter, async move |client| {
+    let answer = run_in(&station.enter, None, async move |client| {
         client.ask(address, path, Duration::from_secs(1)).await
     });
     let answer = answer.map_err(DemoError::Clients)?;

@@ -286,7 +286,7 @@ fn run_station(
             let seed = options.seed.wrapping_add(number as u64).wrapping_mul(0x9e37_79b9);
             let workload =
                 Workload::new(options.traffic.clone(), &options.prefix, &name, names, seed);
-            let client = Arc::new(Client::new(station.addresses(index)));
+            let client = Arc::new(Client::new(station.addresses(index), None));
             // Clients start one after the other within a period, so that the load is even.
             let offset = shared.period * u32::try_from(number).unwrap_or(0)
                 / u32::try_from(names.len()).unwrap_or(1);

@@ -10,6 +10,7 @@ use evenkeel_model::name::HostName;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use crate::bench::Apis;
 use crate::client::Client;
 use crate::load::EnterNetwork;
 use crate::network::run_in;
@@ -50,14 +51,10 @@ struct Item {
 
 /// Reads every profile whose id begins with `prefix` from every host, each from its own state, once
 /// that state is as new as what the system as a whole answers now.
-pub(crate) fn read_back(
-    enter: &EnterNetwork,
-    apis: &BTreeMap<HostName, SocketAddr>,
-    prefix: &str,
-) -> io::Result<ReadBack> {
+pub(crate) fn read_back(enter: &EnterNetwork, apis: &Apis, prefix: &str) -> io::Result<ReadBack> {
     let path = format!("/v1/kv?prefix={FOLDER}{prefix}-&limit={KEYS_MAX}");
-    let apis = apis.clone();
-    run_in(enter, async move |client| {
+    let (apis, trust) = (apis.addresses.clone(), apis.trust.clone());
+    run_in(enter, trust, async move |client| {
         let mut found = ReadBack::default();
         let Some(newest) = newest(&client, &apis, &path).await else {
             found.unseen.push("the store answered no linearizable read afterwards".to_owned());

@@ -51,7 +51,7 @@ pub(crate) fn start(
 
 async fn serve(listener: TcpListener, addresses: Vec<SocketAddr>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let client = Arc::new(Client::new(addresses));
+    let client = Arc::new(Client::new(addresses, None));
     let requests = Arc::new(AtomicU64::new(0));
     loop {
         let (stream, _) = listener.accept().await?;

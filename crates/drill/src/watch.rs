@@ -14,6 +14,7 @@ use evenkeel_model::time::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::bench::Apis;
 use crate::client::Client;
 use crate::clock::now;
 use crate::load::EnterNetwork;
@@ -46,20 +47,17 @@ pub(crate) struct Seen {
 
 impl Watch {
     /// Starts to watch the hosts behind `apis` from inside a network.
-    pub(crate) fn start(
-        enter: EnterNetwork,
-        apis: BTreeMap<HostName, SocketAddr>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(enter: EnterNetwork, apis: Apis) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&seen));
         let thread = thread::Builder::new().name("drill-watch".to_owned()).spawn(move || {
             enter()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let client = Arc::new(Client::new(Vec::new()));
+            let client = Arc::new(Client::new(Vec::new(), apis.trust));
             runtime.block_on(async {
                 while !stopped.load(Ordering::Relaxed) {
-                    let statuses = ask_all(&client, &apis).await;
+                    let statuses = ask_all(&client, &apis.addresses).await;
                     noted.lock().unwrap_or_else(PoisonError::into_inner).note(statuses, now());
                     sleep(EVERY).await;
                 }
@@ -89,11 +87,11 @@ impl Drop for Watch {
 }
 
 /// Asks every host once and returns the view of the newest leader among them.
-pub(crate) fn ask_leader(
-    enter: &EnterNetwork,
-    apis: &BTreeMap<HostName, SocketAddr>,
-) -> io::Result<Option<Status>> {
-    run_in(enter, async move |client| newest_leader(ask_all(&Arc::new(client), apis).await))
+pub(crate) fn ask_leader(enter: &EnterNetwork, apis: &Apis) -> io::Result<Option<Status>> {
+    let trust = apis.trust.clone();
+    run_in(enter, trust, async move |client| {
+        newest_leader(ask_all(&Arc::new(client), &apis.addresses).await)
+    })
 }
 
 /// Returns the leader's view with the highest term.

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which command carries it out.
 
 pub(crate) mod change;
+pub(crate) mod host;
 pub(crate) mod kv;
 pub(crate) mod snapshot;
 
@@ -74,6 +75,10 @@ enum Command {
         start once with --rejoin-empty."
     )]
     Node(NodeArguments),
+    /// Let a host join the system, and join it
+    Host(host::HostArguments),
+    /// Make the certificate authority of a new system
+    Ca(host::CaArguments),
     /// Say whether the promise holds now, and what it rests on
     #[command(
         long_about = "Say whether the promise holds now, and what it rests on.\n\nExit code 0 \
@@ -150,6 +155,9 @@ enum Command {
         /// The host it runs on
         #[arg(long)]
         host: String,
+        /// The folder of the host's certificate
+        #[arg(long)]
+        trust: Option<PathBuf>,
     },
 }
 
@@ -209,17 +217,20 @@ pub(crate) struct DrillArguments {
 /// Arguments of `evenkeel node`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArguments {
-    /// The system file
+    /// The system file; the one in force on this host when left out
     #[arg(long, value_name = "FILE")]
-    pub(crate) system: PathBuf,
-    /// Which of its hosts this is
+    pub(crate) system: Option<PathBuf>,
+    /// Which of its hosts this is; the one that has joined here when left out
     #[arg(long, value_name = "NAME")]
-    pub(crate) host: String,
+    pub(crate) host: Option<String>,
     /// Folder for everything that this host must remember
     #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
     pub(crate) data: PathBuf,
-    /// Accept that traffic between hosts is not encrypted
+    /// Begin a new system: make its certificate authority, unless this host has joined already
     #[arg(long)]
+    pub(crate) bootstrap: bool,
+    /// Leave traffic between hosts unprotected
+    #[arg(long, hide = true, conflicts_with = "bootstrap")]
     pub(crate) insecure: bool,
     /// Begin with an empty log in place of the one that was lost, once
     #[arg(long)]
@@ -250,6 +261,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Explain { code } => commands::explain::run(code.as_deref()),
         Command::Schema => commands::explain::schema(),
         Command::Node(arguments) => commands::node::run(&arguments),
+        Command::Host(arguments) => commands::host::run(&arguments.command),
+        Command::Ca(arguments) => commands::host::run_ca(&arguments.command),
         Command::Status(arguments) => commands::status::run(&arguments),
         Command::Plan(arguments) => commands::change::plan(&arguments),
         Command::Apply(arguments) => commands::change::apply(&arguments),
@@ -262,7 +275,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Down { data } => commands::down::run(&data),
         Command::Bound { parent, command } => commands::bound::run(parent, &command),
         Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
-        Command::Gateway { snapshot, host } => commands::node::gateway(snapshot, &host),
+        Command::Gateway { snapshot, host, trust } => {
+            commands::node::gateway(snapshot, &host, trust)
+        }
     };
     outcome.unwrap_or_else(|failure| failure.report())
 }

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod down;
 pub(crate) mod explain;
+pub(crate) mod host;
 pub(crate) mod init;
 mod input;
 pub(crate) mod kv;

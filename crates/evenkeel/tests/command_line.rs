@@ -301,8 +301,8 @@ fn a_node_refuses_before_it_changes_anything() {
     folder.check(
         "node --system two.toml --host a1 --data data",
         &expect![[r"
-            error: host `a1` has address 10.0.1.11, and nothing between hosts is encrypted yet
-            help: on a network where you trust everybody, add --insecure
+            error: host `a1` has no certificate in `data/trust`, and its traffic crosses a network
+            help: `evenkeel host token a1` on a host of the system gives a token, and `evenkeel host join TOKEN` redeems it here; is this the first host of a new system, then start it once with --bootstrap
             exit 2
         "]],
     );

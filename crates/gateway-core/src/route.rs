@@ -81,4 +81,12 @@ mod tests {
         check("", "/", Some("web"));
         check("b.test", "*", None);
     }
+
+    #[test]
+    fn what_hosts_say_among_themselves_is_not_for_users() {
+        let routes = [Route::key_value()];
+        let found = |path| find_route(&routes, "127.0.0.1:7402", path).is_some();
+        assert!(found("/v1/kv/key") && found("/v1/txn"));
+        assert!(!found("/internal/coordinator/execute") && !found("/join") && !found("/"));
+    }
 }

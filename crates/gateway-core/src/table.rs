@@ -86,12 +86,13 @@ pub struct Route {
 
 impl Route {
     /// Returns the one route of the key-value listener. Its timeout leaves room for the election
-    /// of a leader, during which the API lets requests wait.
+    /// of a leader, during which the API lets requests wait. It leads to what is for users alone:
+    /// other hosts take this gateway for its host, which may ask them for more.
     #[must_use]
     pub fn key_value() -> Self {
         Self {
             host: None,
-            path: "/".to_owned(),
+            path: "/v1".to_owned(),
             to: UpstreamId::KeyValue,
             // A transaction in JSON: values of 1 MiB, escaped or in base64.
             body_max: 4 << 20,

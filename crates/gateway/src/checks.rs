@@ -10,15 +10,16 @@ use evenkeel_gateway_core::balancer::{Action, Event};
 use evenkeel_gateway_core::health::{Finding, Identity, Standing};
 use evenkeel_gateway_core::table::EndpointId;
 use evenkeel_model::service::Probe;
+use evenkeel_trust::stream::Stream;
 use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
+use crate::protection::Protection;
 use crate::shared::Shared;
 
 /// Longest sleep, so that what was not announced is.
@@ -51,7 +52,7 @@ fn carry_out(shared: &Rc<Shared>, action: Action) {
         Action::Check { endpoint, id, address, probe, timeout } => {
             let shared = Rc::clone(shared);
             let checking = async move {
-                let finding = check(&id, address, &probe, timeout).await;
+                let finding = check(&shared.protection, &id, address, &probe, timeout).await;
                 let now = shared.clock.now();
                 let event = Event::CheckFinished(finding);
                 shared.balancer.borrow_mut().handle_event(endpoint, event, now);
@@ -77,9 +78,15 @@ fn announce(id: &EndpointId, from: Standing, to: Standing) {
 }
 
 /// Asks one endpoint once.
-async fn check(id: &EndpointId, address: SocketAddr, probe: &Probe, longest: Duration) -> Finding {
+async fn check(
+    protection: &Protection,
+    id: &EndpointId,
+    address: SocketAddr,
+    probe: &Probe,
+    longest: Duration,
+) -> Finding {
     let asking = async {
-        let stream = TcpStream::connect(address).await?;
+        let stream = protection.connect(id, address).await?;
         match probe {
             Probe::Tcp => Ok(Finding::Passed(Identity::Unsaid)),
             Probe::Http(path) => ask(id, stream, address, path).await,
@@ -104,7 +111,7 @@ fn finding_of(error: &io::Error) -> Finding {
 
 async fn ask(
     id: &EndpointId,
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     path: &str,
 ) -> io::Result<Finding> {

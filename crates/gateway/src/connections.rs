@@ -1,16 +1,14 @@
-//! Connections to endpoints: opening them, and keeping idle ones for the next request.
+//! Connections to endpoints: speaking HTTP on them, and keeping idle ones for the next request.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_gateway_core::balancer::EndpointKey;
+use evenkeel_trust::stream::Stream;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::body::Outgoing;
@@ -69,25 +67,11 @@ impl Connections {
     }
 }
 
-/// Opens a connection to an endpoint.
-pub(crate) async fn connect(address: SocketAddr) -> io::Result<Connection> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    notice_death(&stream)?;
+/// Begins to speak HTTP on a connection.
+pub(crate) async fn begin(stream: Stream) -> io::Result<Connection> {
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends when both sides are done; its errors reach whoever waits for an answer.
     drop(tokio::task::spawn_local(async move { connection.with_upgrades().await.ok() }));
     Ok(sender)
-}
-
-/// Makes the kernel end a connection whose peer's host has vanished: after 8 s without traffic,
-/// or 10 s after something was sent that nobody acknowledges.
-fn notice_death(stream: &TcpStream) -> io::Result<()> {
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &5)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
-    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
-    setsockopt(stream, sockopt::TcpUserTimeout, &10_000)?;
-    Ok(())
 }

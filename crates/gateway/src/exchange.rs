@@ -213,7 +213,11 @@ impl Exchange<'_> {
         let others =
             self.shared.balancer.borrow().count_untried(&self.target().to, self.tries.tried(), now);
         let deadline = self.tries.connect_deadline(chosen.tier.round_trip(), others, now);
-        let opening = connections::connect(chosen.address);
+        let shared = self.shared;
+        let id = shared.balancer.borrow().endpoint(chosen.endpoint)?.id.clone();
+        let opening = async {
+            connections::begin(shared.protection.connect(&id, chosen.address).await?).await
+        };
         timeout_at(self.shared.clock.instant(deadline), opening).await.ok()?.ok()
     }
 

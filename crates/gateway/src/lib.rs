@@ -18,6 +18,7 @@ mod live;
 mod metrics;
 mod problem;
 mod process;
+mod protection;
 mod proxy;
 mod record;
 mod shared;

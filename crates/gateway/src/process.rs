@@ -30,6 +30,7 @@ use crate::inherited;
 use crate::listeners::Listeners;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::protection::Protection;
 use crate::shared::{Clock, Shared};
 use crate::snapshot;
 
@@ -47,6 +48,8 @@ pub struct Options {
     pub snapshot: PathBuf,
     /// The host whose tables are taken.
     pub host: HostName,
+    /// The folder of this host's certificate; without it everything is plain.
+    pub trust: Option<PathBuf>,
     /// Begins the sequence of random choices; different on every host and at every start.
     pub seed: u64,
 }
@@ -136,6 +139,7 @@ pub async fn serve(
     };
     let metrics = Metrics::new();
     let live = Live::new(Arc::clone(balancer.table()), &metrics);
+    let system = balancer.table().system.clone();
     let shared = Rc::new(Shared {
         host: HeaderValue::from_str(options.host.as_str()).map_err(ServeError::HostName)?,
         clock,
@@ -143,6 +147,7 @@ pub async fn serve(
         live: RefCell::new(Rc::new(live)),
         open: RefCell::new(BTreeSet::new()),
         connections: Connections::default(),
+        protection: Protection::new(options.trust, system, options.host),
         metrics,
         access_log,
         changed: Notify::new(),
@@ -192,6 +197,7 @@ async fn follow(
             let table = Arc::clone(shared.balancer.borrow().table());
             listeners.reconcile(&table);
             let balancer = shared.balancer.borrow();
+            shared.protection.refresh();
             shared.connections.close_old(|endpoint| balancer.endpoint(endpoint).is_some());
         }
     }

@@ -17,6 +17,7 @@ use crate::access_log::AccessLog;
 use crate::connections::Connections;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::protection::Protection;
 
 /// The monotonic clock of this process.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     /// The listeners that are open.
     pub(crate) open: RefCell<BTreeSet<ListenerId>>,
     pub(crate) connections: Connections,
+    pub(crate) protection: Protection,
     pub(crate) metrics: Metrics,
     pub(crate) access_log: AccessLog,
     /// Told when a waiting request may go on: a first check ended, or a retry did.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_model::name::{HostName, RegionName};
 use evenkeel_model::system::System;
+use evenkeel_trust::tls::Trust;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
@@ -21,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
 use crate::address::{AddressError, Layout};
+use crate::certificates::{self, CertificatesError};
 use crate::measure::{self, RoundTrip};
 use crate::namespace::Namespace;
 use crate::network::{self, Network, NetworkError};
@@ -61,6 +63,9 @@ pub enum BuildError {
     /// The hosts' folders could not be made.
     #[error("make the data folder `{0}`")]
     Storage(PathBuf, #[source] io::Error),
+    /// The hosts' certificates could not be made.
+    #[error("make the hosts' certificates")]
+    Certificates(#[from] CertificatesError),
 }
 
 /// Reports why a host could not be switched on or off.
@@ -125,6 +130,7 @@ pub struct Lab {
     root: Root,
     pub(crate) ground: Ground,
     running: Mutex<BTreeMap<HostName, Running>>,
+    operator: Option<Trust>,
 }
 
 impl Lab {
@@ -150,8 +156,10 @@ impl Lab {
         };
         let system = system.clone();
         let running = Mutex::new(BTreeMap::new());
-        let lab = Self { system, command: options.command, root, ground, running };
+        let command = options.command;
+        let mut lab = Self { system, command, root, ground, running, operator: None };
         lab.make_folders(&options.storage)?;
+        lab.operator = certificates::make(&lab.system, |host| lab.data(host))?;
         Ok(lab)
     }
 
@@ -176,6 +184,12 @@ impl Lab {
     #[must_use]
     pub const fn system(&self) -> &System {
         &self.system
+    }
+
+    /// Returns with what the API of every host can be asked from outside, where that is protected.
+    #[must_use]
+    pub const fn operator(&self) -> Option<&Trust> {
+        self.operator.as_ref()
     }
 
     /// Returns the data folder of a host.

@@ -10,6 +10,7 @@
 //! program again for the processes that stand between the kernel and a host.
 
 mod address;
+mod certificates;
 mod forward;
 mod host_init;
 mod lab;
@@ -31,6 +32,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use address::{AddressError, on_loopback};
+pub use certificates::CertificatesError;
 pub use forward::Forwarder;
 pub use lab::{BuildError, HostStatus, Lab, PowerError, Site};
 pub use measure::RoundTrip;

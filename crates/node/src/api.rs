@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use evenkeel_control::declaration::Wanted;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
@@ -21,6 +21,7 @@ use evenkeel_coordinator::options::{RoundTrips, patience_for};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::system::System;
 use evenkeel_supervisor::shims::Shims;
+use evenkeel_trust::tls::Caller;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, FORMAT_HEADER, SYSTEM_HEADER};
@@ -91,7 +92,12 @@ pub fn local(context: Context) -> Router {
         .with_state(context)
 }
 
-async fn heartbeat(State(context): State<Context>, headers: HeaderMap, body: Bytes) -> Response {
+async fn heartbeat(
+    State(context): State<Context>,
+    caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let system = context.system.borrow().name.clone();
     if !is_of_system(&headers, &system) {
         let text = format!("this node is of system `{system}` and speaks format {FORMAT}");
@@ -101,6 +107,11 @@ async fn heartbeat(State(context): State<Context>, headers: HeaderMap, body: Byt
     let Some(report) = report.and_then(|wire| HostReport::try_from(wire).ok()) else {
         return (StatusCode::BAD_REQUEST, "not a report").into_response();
     };
+    if let Some(Extension(caller)) = caller
+        && caller != Caller::Host(report.host.clone())
+    {
+        return (StatusCode::FORBIDDEN, "a host reports of itself alone").into_response();
+    }
     let (reply, answer) = oneshot::channel();
     if context.questions.send(Question::Heartbeat(Box::new(report), reply)).await.is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is stopping").into_response();

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_model::name::SystemName;
+use evenkeel_trust::http::Connector;
+use evenkeel_trust::tls::Trust;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
@@ -25,14 +27,14 @@ pub const FORMAT_HEADER: &str = "evenkeel-format";
 /// A pool of connections to other hosts.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<Connector, Full<Bytes>>,
     system: SystemName,
 }
 
 impl Client {
-    /// Starts with no connection.
+    /// Starts with no connection; those to come are protected by `trust`.
     #[must_use]
-    pub fn new(system: SystemName) -> Self {
+    pub fn new(system: SystemName, trust: Option<Trust>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         // The whole exchange has a limit, which knows how far the other host is.
@@ -41,7 +43,7 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(10))
             .pool_max_idle_per_host(2)
-            .build(connector);
+            .build(Connector::new(connector, trust));
         Self { pool, system }
     }
 

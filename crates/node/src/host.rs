@@ -17,6 +17,8 @@ use evenkeel_node_core::event::{Event, ProcessChange};
 use evenkeel_node_core::host_loop::HostLoop;
 use evenkeel_node_core::process::ProcessId;
 use evenkeel_supervisor::shims::{ShimEvent, Shims};
+use evenkeel_trust::renewal;
+use evenkeel_trust::tls::Trust;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::act::Hands;
@@ -24,6 +26,7 @@ use crate::api::Question;
 use crate::clock;
 use crate::events::EventLog;
 use crate::probe::Probes;
+use crate::protection;
 use crate::round_trips::Window;
 use crate::status::StatusWire;
 use crate::store::{Leadership, Store};
@@ -110,6 +113,8 @@ pub struct Host {
     pub given: Given,
     /// What an operator should know, said in every status.
     pub warnings: Vec<String>,
+    /// What this host proves itself with, where traffic is protected.
+    pub trust: Option<Trust>,
 }
 
 impl Host {
@@ -209,6 +214,9 @@ impl Host {
         tracing::info!(revision = declaration.revision, "another system file is in force");
         self.hands.keep_system_file(Arc::clone(&declaration.text));
         self.system.send_replace(Arc::clone(system));
+        if let Some(trust) = &self.trust {
+            trust.set_members(protection::members(system));
+        }
         let address = |system: &System| system.hosts.get(&self.name).map(|host| host.address);
         let moved = address(system).is_some_and(|now| address(&before) != Some(now));
         moved || system.voters != before.voters || system.ports != before.ports
@@ -272,6 +280,8 @@ impl Host {
         let mut warnings = self.warnings.clone();
         warnings.extend(self.given.warning(declaration));
         warnings.extend(status.disk_error.clone());
+        let trust = self.trust.as_ref();
+        warnings.extend(trust.and_then(|trust| protection::warning(trust, renewal::now())));
         StatusWire::new(&status, system, &survival, events.events(), warnings, now)
     }
 }

@@ -25,8 +25,7 @@ use evenkeel_node_core::process::ProcessId;
 use evenkeel_node_core::settings::{Adopted, Restored, Settings, Timings};
 use evenkeel_supervisor::protocol::ChildState;
 use evenkeel_supervisor::shims::{ShimEvent, Shims};
-use nix::sys::socket::sockopt::{KeepAlive, ReuseAddr, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
+use evenkeel_trust::tls::Trust;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
@@ -36,21 +35,17 @@ use crate::client::Client;
 use crate::clock;
 use crate::data::{self, DataFolder, LogWanted, OpenError, at_short_path};
 use crate::host::{Ending, Given, Host, Inlets, Outcome};
+use crate::listener;
+use crate::membership::{Membership, routes};
 use crate::plan_file;
 use crate::probe::Probes;
+use crate::protection::{Protection, ProtectionError, Wanted};
 use crate::round_trips::Window;
 use crate::store::Store;
 use crate::writer::Writer;
 
 /// Most bytes of the coordinator's log folder.
 const LOG_BYTES_MAX: u64 = 4 << 30;
-
-/// Seconds of silence on a connection after which the other side is asked whether it is there, and
-/// between two such questions.
-const KEEPALIVE_SECONDS: u32 = 10;
-
-/// Questions without an answer after which a connection has ended.
-const KEEPALIVE_MAX: u32 = 3;
 
 /// How a node is started.
 #[derive(Debug, Clone)]
@@ -61,8 +56,8 @@ pub struct Options {
     pub host: String,
     /// The data folder.
     pub data: PathBuf,
-    /// Allows addresses beyond loopback although nothing is encrypted.
-    pub insecure: bool,
+    /// What protects traffic beyond loopback.
+    pub protection: Wanted,
     /// What the data folder is to hold of the coordinator's log.
     pub log: LogWanted,
     /// The program to start for shims and the gateway: this one.
@@ -101,14 +96,9 @@ pub enum StartError {
         /// The hosts that it has.
         known: String,
     },
-    /// Traffic would cross a network unencrypted.
-    #[error("host `{host}` has address {address}, and nothing between hosts is encrypted yet")]
-    Insecure {
-        /// The first such host.
-        host: HostName,
-        /// Its address.
-        address: std::net::IpAddr,
-    },
+    /// Traffic can't be protected.
+    #[error(transparent)]
+    Protection(#[from] ProtectionError),
     /// A log is to begin anew on a host that has none.
     #[error("`--rejoin-empty` begins an empty log, but host `{host}` does not vote and keeps none")]
     RejoinsWithoutLog {
@@ -160,7 +150,7 @@ impl StartError {
             Self::File { .. } => return None,
             Self::Read { .. } => "`evenkeel init` writes a system file to begin with",
             Self::NoHost { .. } => "say with --host which of them this machine is",
-            Self::Insecure { .. } => "on a network where you trust everybody, add --insecure",
+            Self::Protection(error) => return Some(error.help()),
             Self::RejoinsWithoutLog { .. } => "start without `--rejoin-empty`",
             Self::Data(error) => return Some(error.help()),
             Self::Listen { address, source, .. } => return Some(help_to_listen(*address, source)),
@@ -205,24 +195,22 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let loaded = load(&options)?;
     let system = Arc::clone(&loaded.declaration.system);
     let place = find_host(&options, &loaded.path, &system)?.clone();
-    check_addresses(&options, &system)?;
-    let mut warnings = Vec::new();
-    if options.insecure {
-        warnings.push("traffic between hosts is not encrypted (--insecure)".to_owned());
-    }
+    let protection = Protection::check(options.protection, &options.data, &system, &place.name)?;
+    let warnings = options.protection.warning().into_iter().collect();
     let folder = open_folder(&options, &system, &place)?;
+    let trust = protection.open(&system, &place)?;
     let api = listen(SocketAddr::new(place.address, system.ports.api), "the API")?;
     let probes = bind_probes(&system, &place)?;
     let (shim_events, shims_inlet) = mpsc::channel(1024);
     let shims = open_shims(&options, &folder, shim_events).await?;
     let (round_trips, measured) = watch::channel(RoundTrips::new());
-    let coordinator_options = coordinator_options(&system, &place, &folder)?;
+    let coordinator_options = coordinator_options(&system, &place, &folder, trust.clone())?;
     note_log(&folder, &coordinator_options).await?;
     let coordinator = Coordinator::start(coordinator_options, measured.clone()).await?;
     let store = Store::new(coordinator, place.name.clone());
     let (outcomes, outcomes_inlet) = mpsc::channel(1024);
     let (questions, questions_inlet) = mpsc::channel(256);
-    let client = Client::new(system.name.clone());
+    let client = Client::new(system.name.clone(), trust.clone());
     let (in_force, system_seen) = watch::channel(Arc::clone(&system));
     let context = Context {
         questions,
@@ -233,10 +221,10 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         system: system_seen.clone(),
         host: place.name.clone(),
     };
-    serve(api, store.router().merge(api::public(context.clone())))?;
-    serve_locally(&folder.control_socket(), api::local(context))?;
+    let text = &loaded.declaration.text;
+    serve(api, &folder, context, &protection, trust.clone(), text)?;
     let core = HostLoop::new(
-        settings(&options, &folder, loaded.declaration.clone(), &place),
+        settings(&options, &folder, loaded.declaration.clone(), &place, &protection),
         restored(&folder, &system, &shims),
         clock::now(),
     );
@@ -260,6 +248,7 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         measured: Window::default(),
         given: loaded.given,
         warnings,
+        trust,
         system: in_force,
     };
     tracing::info!(data = %folder.path().display(), "node of `{}` runs", place.name);
@@ -370,39 +359,8 @@ fn find_host<'a>(
     })
 }
 
-fn check_addresses(options: &Options, system: &System) -> Result<(), StartError> {
-    let exposed = system.hosts.values().find(|host| !host.address.is_loopback());
-    match exposed {
-        Some(host) if !options.insecure => {
-            Err(StartError::Insecure { host: host.name.clone(), address: host.address })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Opens a listening socket that a restarted node can open again at once. Connections to it whose
-/// other side is no more end by themselves.
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, StartError> {
-    let open = || -> io::Result<TcpListener> {
-        let family = match address {
-            SocketAddr::V4(_) => AddressFamily::Inet,
-            SocketAddr::V6(_) => AddressFamily::Inet6,
-        };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = nix::sys::socket::socket(family, SockType::Stream, flags, None)?;
-        nix::sys::socket::setsockopt(&socket, ReuseAddr, &true)?;
-        nix::sys::socket::setsockopt(&socket, KeepAlive, &true)?;
-        nix::sys::socket::setsockopt(&socket, TcpKeepIdle, &KEEPALIVE_SECONDS)?;
-        nix::sys::socket::setsockopt(&socket, TcpKeepInterval, &KEEPALIVE_SECONDS)?;
-        nix::sys::socket::setsockopt(&socket, TcpKeepCount, &KEEPALIVE_MAX)?;
-        nix::sys::socket::bind(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            &SockaddrStorage::from(address),
-        )?;
-        nix::sys::socket::listen(&socket, Backlog::new(1024)?)?;
-        Ok(TcpListener::from(socket))
-    };
-    open().map_err(|source| StartError::Listen { address, purpose, source })
+    listener::bind(address).map_err(|source| StartError::Listen { address, purpose, source })
 }
 
 async fn open_shims(
@@ -420,6 +378,7 @@ fn coordinator_options(
     system: &System,
     place: &Place,
     folder: &DataFolder,
+    trust: Option<Trust>,
 ) -> Result<CoordinatorOptions, StartError> {
     let hosts = &system.voters;
     let voters = hosts.iter().filter_map(|host| system.hosts.get(host)).map(|host| Voter {
@@ -437,6 +396,7 @@ fn coordinator_options(
         host: place.name.clone(),
         voters: voters.collect(),
         peer_listener,
+        trust,
         log_folder: folder.log(),
         log_segment_bytes: SEGMENT_BYTES,
         log_bytes_max: LOG_BYTES_MAX,
@@ -445,16 +405,28 @@ fn coordinator_options(
     })
 }
 
-fn serve(listener: TcpListener, router: Router) -> Result<(), StartError> {
-    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let listener = tokio::net::TcpListener::from_std(listener)
-        .map_err(|source| StartError::Listen { address, purpose: "the API", source })?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the API has ended");
-        }
-    });
-    Ok(())
+/// Serves the API and the control socket, and begins to look after the host's certificate.
+fn serve(
+    api: TcpListener,
+    folder: &DataFolder,
+    context: Context,
+    protection: &Protection,
+    trust: Option<Trust>,
+    text: &Arc<str>,
+) -> Result<(), StartError> {
+    let address = api.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let file = folder.system_file();
+    let membership = Membership::begin(protection, trust.as_ref(), &context, file, text);
+    let mut public = context.store.router().merge(api::public(context.clone()));
+    if let Some(membership) = &membership {
+        public = public.merge(routes::public(membership.clone()));
+    }
+    listener::serve(api, public, trust).map_err(|source| StartError::Listen {
+        address,
+        purpose: "the API",
+        source,
+    })?;
+    serve_locally(&folder.control_socket(), api::local(context).merge(routes::local(membership)))
 }
 
 fn serve_locally(path: &Path, router: Router) -> Result<(), StartError> {
@@ -477,18 +449,21 @@ fn settings(
     folder: &DataFolder,
     declaration: Declaration,
     place: &Place,
+    protection: &Protection,
 ) -> Settings {
     let program = options.program.display().to_string();
     let routes = folder.routes().display().to_string();
     let command =
         [program.as_str(), "gateway", "--snapshot", &routes, "--host", place.name.as_str()];
+    let trust = protection.folder().map(|folder| folder.path().display().to_string());
+    let trust = trust.into_iter().flat_map(|folder| ["--trust".to_owned(), folder]);
     let now = clock::now().as_nanos();
     Settings {
         host: place.name.clone(),
         declaration,
         boot: now,
         seed: now ^ u64::from(std::process::id()),
-        gateway_command: command.map(str::to_owned).to_vec(),
+        gateway_command: command.map(str::to_owned).into_iter().chain(trust).collect(),
         timings: Timings::STANDARD,
         control: controller::Settings::STANDARD,
         defect: None,
@@ -545,20 +520,7 @@ fn routes_writer(folder: &DataFolder, outcomes: mpsc::Sender<Outcome>) -> Writer
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::getsockopt;
-
     use super::*;
-
-    #[test]
-    fn connections_notice_that_the_other_side_is_no_more() {
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), "a test").unwrap();
-        listener.set_nonblocking(false).unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        assert!(getsockopt(&accepted, KeepAlive).unwrap());
-        assert_eq!(getsockopt(&accepted, TcpKeepIdle).unwrap(), KEEPALIVE_SECONDS);
-        drop(client);
-    }
 
     const FILE: &str = r#"
         system = "shop"
@@ -584,7 +546,7 @@ mod tests {
             system_file: given,
             host: "a1".to_owned(),
             data: data.clone(),
-            insecure: false,
+            protection: Wanted::Joined,
             log: LogWanted::Kept,
             program: PathBuf::new(),
         };

@@ -24,6 +24,9 @@ const SYSTEM: &str = "system";
 /// The hosts that are to run no replica, as a JSON list of names.
 const DRAINED: &str = "drained";
 
+/// Most keys that are listed at once.
+const KEYS_MAX: usize = 1000;
+
 /// Who leads, and in which term.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
@@ -223,7 +226,31 @@ impl Store {
         self.coordinator.as_ref().clone().shutdown().await;
     }
 
-    async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, String> {
+    /// Returns every key that begins with `prefix`, and its value.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, String> {
+        let query = Query::Range {
+            space: Space::System,
+            prefix: prefix.to_owned(),
+            after: None,
+            limit: KEYS_MAX,
+            at: None,
+        };
+        let answer = self.execute(Request::Query(query)).await?;
+        let Answer::Entries { entries, .. } = answer else {
+            return Err(format!("keys `{prefix}…` were not listed"));
+        };
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.version.value)).collect())
+    }
+
+    /// Removes a key.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), String> {
+        let delete =
+            Change::Delete { space: Space::System, key: key.to_owned(), expect: Expect::Any };
+        self.execute(Request::Command(Command::once(delete))).await.map(drop)
+    }
+
+    /// Reads a key and the revision of its last change.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<(Bytes, u64)>, String> {
         let query = Query::Get { space: Space::System, key: key.to_owned(), at: None };
         let answer = self.execute(Request::Query(query)).await?;
         if let Answer::Absent { .. } = answer {
@@ -235,7 +262,13 @@ impl Store {
         Ok(Some((version.value, version.revision)))
     }
 
-    async fn put(&self, key: &str, value: Vec<u8>, expect: Expect) -> Result<Answer, String> {
+    /// Sets a key if it is as expected.
+    pub(crate) async fn put(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        expect: Expect,
+    ) -> Result<Answer, String> {
         let put = Change::Put {
             space: Space::System,
             key: key.to_owned(),

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_consensus::settings::MemberId;
+use evenkeel_model::name::HostName;
+use evenkeel_trust::stream::Stream;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -70,10 +72,19 @@ pub(super) async fn run(
 }
 
 impl Accepted {
-    async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(self: Arc<Self>, stream: TcpStream) -> io::Result<()> {
         socket::prepare(&stream)?;
+        let from = stream.peer_addr()?.ip();
+        let (mut stream, caller) = match self.protect(stream).await {
+            Ok(protected) => protected,
+            Err(error) => {
+                self.log_refusal(format!("{from}: {error}"));
+                return Err(error);
+            }
+        };
         let is_voter = |member| self.members.contains(&MemberId(member));
-        let (hello, channel) = match hello::welcome(&mut stream, &self.identity, is_voter).await? {
+        let welcome = hello::welcome(&mut stream, &self.identity, caller.as_ref(), is_voter);
+        let (hello, channel) = match welcome.await? {
             Ok(accepted) => accepted,
             Err(refusal) => {
                 self.log_refusal(refusal);
@@ -95,11 +106,23 @@ impl Accepted {
         ended
     }
 
-    async fn receive(self: Arc<Self>, mut stream: TcpStream, channel: Channel) -> io::Result<()> {
+    /// Has the other side prove which host it is, where that can be in doubt.
+    async fn protect(&self, stream: TcpStream) -> io::Result<(Stream, Option<HostName>)> {
+        match &self.identity.trust {
+            Some(trust) if trust.protects(stream.local_addr()?.ip()) => {
+                let (stream, host) = trust.accept(stream).await?;
+                Ok((stream, Some(host)))
+            }
+            Some(_) | None => Ok((Stream::Plain(stream), None)),
+        }
+    }
+
+    async fn receive(self: Arc<Self>, mut stream: Stream, channel: Channel) -> io::Result<()> {
         if channel == Channel::Bulk {
             let message = frame::read(&mut stream, frame::BULK_MAX).await?;
             drop(self.inbox.send(Incoming::Message(message)).await);
-            return stream.write_all(&[BULK_RECEIVED]).await;
+            stream.write_all(&[BULK_RECEIVED]).await?;
+            return stream.flush().await;
         }
         let mut reader = BufReader::with_capacity(16 << 10, stream);
         loop {

@@ -3,12 +3,14 @@
 use std::io;
 use std::time::Duration;
 
+use evenkeel_model::name::HostName;
+use evenkeel_trust::stream::Stream;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Identity;
 use super::frame;
+use crate::options;
 
 /// The version of everything on a link.
 const FORMAT: u32 = 1;
@@ -61,7 +63,7 @@ struct Welcome {
 /// # Errors
 /// The inner one is why the other side refused.
 pub(super) async fn introduce(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     identity: &Identity,
     to: u64,
     channel: Channel,
@@ -79,6 +81,7 @@ pub(super) async fn introduce(
     frame::append(&mut bytes, &hello.encode_to_vec());
     let exchange = async {
         stream.write_all(&bytes).await?;
+        stream.flush().await?;
         let welcome = frame::read(stream, HELLO_MAX).await?;
         let welcome = Welcome::decode(welcome.as_slice()).map_err(io::Error::other)?;
         Ok(welcome.refusal.map_or(Ok(()), Err))
@@ -86,13 +89,15 @@ pub(super) async fn introduce(
     within(exchange).await
 }
 
-/// Hears the first words and answers them.
+/// Hears the first words and answers them; `caller` is the host that the other side has proved to
+/// be, if it had to.
 ///
 /// # Errors
 /// The inner one is why this side refused.
 pub(super) async fn welcome(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     identity: &Identity,
+    caller: Option<&HostName>,
     is_voter: impl Fn(u64) -> bool,
 ) -> io::Result<Result<(Hello, Channel), String>> {
     let exchange = async {
@@ -103,10 +108,11 @@ pub(super) async fn welcome(
         }
         let hello = frame::read(stream, HELLO_MAX).await?;
         let hello = Hello::decode(hello.as_slice()).map_err(io::Error::other)?;
-        let refusal = refusal(&hello, identity, is_voter);
+        let refusal = refusal(&hello, identity, caller, is_voter);
         let mut bytes = Vec::new();
         frame::append(&mut bytes, &Welcome { refusal: refusal.clone() }.encode_to_vec());
         stream.write_all(&bytes).await?;
+        stream.flush().await?;
         let channel = hello.channel();
         Ok(refusal.map_or(Ok((hello, channel)), Err))
     };
@@ -119,13 +125,23 @@ async fn within<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<
     })
 }
 
-fn refusal(hello: &Hello, identity: &Identity, is_voter: impl Fn(u64) -> bool) -> Option<String> {
-    let Identity { system, host, member, voters } = identity;
+fn refusal(
+    hello: &Hello,
+    identity: &Identity,
+    caller: Option<&HostName>,
+    is_voter: impl Fn(u64) -> bool,
+) -> Option<String> {
+    let Identity { system, host, member, voters, .. } = identity;
     if hello.format != FORMAT {
         return Some(format!("format {} is not {FORMAT}, the format of `{host}`", hello.format));
     }
     if hello.system != system.as_str() {
         return Some(format!("`{host}` belongs to system `{system}`, not to `{}`", hello.system));
+    }
+    if let Some(caller) = caller
+        && (hello.host != caller.as_str() || hello.member != options::member(caller).0)
+    {
+        return Some(format!("host `{caller}` says that it is `{}`", hello.host));
     }
     if hello.to != member.0 {
         return Some(format!("another host is looked for, this is `{host}`"));
@@ -143,11 +159,17 @@ mod tests {
     use evenkeel_model::name::{HostName, SystemName};
 
     fn check(change: impl FnOnce(&mut Hello), expected: Option<&str>) {
+        check_from(None, change, expected);
+    }
+
+    fn check_from(caller: Option<&str>, change: impl FnOnce(&mut Hello), expected: Option<&str>) {
+        let caller = caller.map(|caller| HostName::parse(caller).unwrap());
         let identity = Identity {
             system: SystemName::parse("shop").unwrap(),
             host: HostName::parse("fra-a1").unwrap(),
             member: MemberId(1),
             voters: 99,
+            trust: None,
         };
         let mut hello = Hello {
             format: FORMAT,
@@ -159,7 +181,8 @@ mod tests {
             to: 1,
         };
         change(&mut hello);
-        let refusal = refusal(&hello, &identity, |member| member == 2);
+        let known = [2, options::member(&HostName::parse("ams-a1").unwrap()).0];
+        let refusal = refusal(&hello, &identity, caller.as_ref(), |member| known.contains(&member));
         assert_eq!(refusal.as_deref(), expected);
     }
 
@@ -176,5 +199,16 @@ mod tests {
         check(|hello| hello.voters = 5, voters);
         check(|hello| hello.member = 5, voters);
         check(|hello| hello.channel = 0, Some("the connection's purpose is missing"));
+    }
+
+    #[test]
+    fn refuses_a_host_that_says_it_is_another() {
+        let own = options::member(&HostName::parse("ams-a1").unwrap()).0;
+        check_from(Some("ams-a1"), |hello| hello.member = own, None);
+        let lies = Some("host `ams-a1` says that it is `waw-a1`");
+        check_from(Some("ams-a1"), |hello| hello.host = "waw-a1".to_owned(), lies);
+        // The name is its own, the member is not.
+        let lies = Some("host `ams-a1` says that it is `ams-a1`");
+        check_from(Some("ams-a1"), |_| (), lies);
     }
 }

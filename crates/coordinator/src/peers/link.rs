@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evenkeel_model::random::Rng;
+use evenkeel_trust::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -130,10 +131,16 @@ impl Link {
         }
     }
 
-    async fn connect(&self, channel: Channel) -> Result<TcpStream, ConnectError> {
+    async fn connect(&self, channel: Channel) -> Result<Stream, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(self.voter.peer)).await;
-        let mut stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         socket::prepare(&stream)?;
+        let mut stream = match &self.identity.trust {
+            Some(trust) if trust.protects(self.voter.peer.ip()) => {
+                trust.connect(stream, &self.voter.host).await?
+            }
+            Some(_) | None => Stream::Plain(stream),
+        };
         let to = self.voter.member().0;
         match hello::introduce(&mut stream, &self.identity, to, channel).await? {
             Ok(()) => Ok(stream),
@@ -142,8 +149,8 @@ impl Link {
     }
 
     /// Writes until the connection is lost, and returns why.
-    async fn write_queue(&self, mut stream: TcpStream) -> io::Error {
-        let (mut read, mut write) = stream.split();
+    async fn write_queue(&self, stream: Stream) -> io::Error {
+        let (mut read, mut write) = tokio::io::split(stream);
         let mut buffer = Vec::new();
         let mut nothing = [0];
         loop {
@@ -159,7 +166,11 @@ impl Link {
                 }
                 continue;
             }
-            if let Err(error) = write.write_all(&buffer).await {
+            let written = async {
+                write.write_all(&buffer).await?;
+                write.flush().await
+            };
+            if let Err(error) = written.await {
                 return error;
             }
             buffer.clear();
@@ -175,6 +186,7 @@ impl Link {
             frame::append(&mut bytes, &message);
             drop(message);
             stream.write_all(&bytes).await?;
+            stream.flush().await?;
             drop(bytes);
             Ok::<_, ConnectError>(stream.read_u8().await? == BULK_RECEIVED)
         };

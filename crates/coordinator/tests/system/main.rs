@@ -10,4 +10,5 @@ mod leases;
 mod locks;
 mod openapi;
 mod support;
+mod trusted;
 mod watch;

@@ -10,6 +10,10 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use evenkeel_coordinator::Coordinator;
 use evenkeel_coordinator::options::{Options, RoundTrips, SEGMENT_BYTES, Voter};
 use evenkeel_model::name::{HostName, SystemName};
+use evenkeel_trust::authority::Authority;
+use evenkeel_trust::identity::Subject;
+use evenkeel_trust::renewal::{HOST_LIFE, now};
+use evenkeel_trust::tls::{Members, Scope, Trust};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -31,6 +35,8 @@ pub(crate) struct System {
     folder: PathBuf,
     client: Client<HttpConnector, Full<Bytes>>,
     runtime: Runtime,
+    /// What each host proves itself with; empty when all is plain.
+    trusts: Vec<Trust>,
 }
 
 struct Host {
@@ -76,12 +82,40 @@ impl System {
         Self::start_with(voters, clients, |_| u64::MAX)
     }
 
+    /// Starts a system of voters that prove who they are, and waits until all but `foreign` know a
+    /// leader: that one's certificate is of another authority.
+    pub(crate) fn start_trusted(voters: usize, foreign: Option<usize>) -> Self {
+        let system = SystemName::parse("shop").unwrap();
+        let authority = || Authority::create(&system, now()).unwrap();
+        let (own, other) = (authority(), authority());
+        let mut started = Self::lay(voters, 0, |_| u64::MAX);
+        let hosts = started.0.hosts.iter().map(|host| (host.name.clone(), host.peer.ip()));
+        let members: Members = hosts.collect();
+        started.0.trusts = (0..voters)
+            .map(|number| {
+                let authority = if foreign == Some(number) { &other } else { &own };
+                let subject = Subject::Host(started.0.hosts[number].name.clone());
+                let credentials = authority.equip(&subject, now(), HOST_LIFE).unwrap();
+                Trust::new(&system, credentials, members.clone(), Scope::Everywhere).unwrap()
+            })
+            .collect();
+        Self::switch_on(started, |number| foreign != Some(number))
+    }
+
     /// Starts a system in which the log of host `n` has at most `log_bytes_max(n)` bytes.
     pub(crate) fn start_with(
         voters: usize,
         clients: usize,
         log_bytes_max: impl Fn(usize) -> u64,
     ) -> Self {
+        Self::switch_on(Self::lay(voters, clients, log_bytes_max), |_| true)
+    }
+
+    fn lay(
+        voters: usize,
+        clients: usize,
+        log_bytes_max: impl Fn(usize) -> u64,
+    ) -> (Self, Vec<(TcpListener, TcpListener)>) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder =
@@ -112,11 +146,17 @@ impl System {
             });
             listeners.push((peer, api));
         }
-        let mut system = Self { hosts, folder, client, runtime };
+        (Self { hosts, folder, client, runtime, trusts: Vec::new() }, listeners)
+    }
+
+    fn switch_on(
+        (mut system, listeners): (Self, Vec<(TcpListener, TcpListener)>),
+        gets_healthy: impl Fn(usize) -> bool,
+    ) -> Self {
         for (number, (peer, api)) in listeners.into_iter().enumerate() {
             system.start_host(number, peer, api);
         }
-        for number in 0..voters + clients {
+        for number in (0..system.hosts.len()).filter(|number| gets_healthy(*number)) {
             system.wait_until("a host is healthy", |system| system.is_healthy(number));
         }
         system
@@ -134,6 +174,7 @@ impl System {
             host: host.name.clone(),
             voters: voters.collect(),
             peer_listener: host.votes.then_some(peer),
+            trust: self.trusts.get(number).cloned(),
             log_folder: self.folder.join(host.name.as_str()),
             log_segment_bytes: if host.log_bytes_max == u64::MAX { SEGMENT_BYTES } else { 1 },
             log_bytes_max: host.log_bytes_max,

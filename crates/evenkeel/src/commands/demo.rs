@@ -251,8 +251,7 @@ fn listen(port: u16) -> Result<TcpListener> {
 }
 
 fn node_command(program: &Path) -> Vec<OsString> {
-    let words =
-        ["node", "--system", "{system}", "--host", "{host}", "--data", "{data}", "--insecure"];
+    let words = ["node", "--system", "{system}", "--host", "{host}", "--data", "{data}"];
     let words = words.iter().map(OsString::from);
     std::iter::once(program.into()).chain(words).collect()
 }

@@ -2,15 +2,16 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 use evenkeel_gateway as gateway;
 use evenkeel_model::name::HostName;
 use evenkeel_node::clock;
-use evenkeel_node::data::LogWanted;
+use evenkeel_node::data::{self, LogWanted};
 use evenkeel_node::host::Ending;
+use evenkeel_node::protection::{ProtectionError, Wanted};
 use evenkeel_node::start::{self, Options, StartError};
 use evenkeel_telemetry::logs::{self, LogFormat, Place};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,12 +31,21 @@ const REJOIN_EMPTY: &str = "--rejoin-empty";
 /// When it can't start.
 pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
     let program = std::env::current_exe().context("find this program")?;
-    start_logs("node", &arguments.host);
+    let host = match &arguments.host {
+        Some(host) => host.clone(),
+        None => joined_host(&arguments.data)?,
+    };
+    start_logs("node", &host);
+    let in_force = || data::system_file(&arguments.data);
     let options = Options {
-        system_file: arguments.system.clone(),
-        host: arguments.host.clone(),
+        system_file: arguments.system.clone().unwrap_or_else(in_force),
+        host,
         data: arguments.data.clone(),
-        insecure: arguments.insecure,
+        protection: match (arguments.insecure, arguments.bootstrap) {
+            (true, _) => Wanted::Insecure,
+            (false, true) => Wanted::Bootstrap,
+            (false, false) => Wanted::Joined,
+        },
         log: if arguments.rejoin_empty { LogWanted::Lost } else { LogWanted::Kept },
         program: program.clone(),
     };
@@ -69,6 +79,16 @@ pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
     }
 }
 
+/// Returns whose data folder this is.
+fn joined_host(data: &Path) -> Result<String, Failure> {
+    data::owner(data).ok_or_else(|| {
+        let text =
+            format!("which host this is stands neither in `{}` nor in --host", data.display());
+        Failure::bad_input(anyhow::Error::msg(text))
+            .with_help("join with `evenkeel host join`, or give --system and --host the first time")
+    })
+}
+
 fn refuse(error: StartError) -> Failure {
     let help = error.help();
     let failure = match error {
@@ -78,9 +98,10 @@ fn refuse(error: StartError) -> Failure {
         }
         StartError::Read { .. }
         | StartError::NoHost { .. }
-        | StartError::Insecure { .. }
+        | StartError::Protection(ProtectionError::NotJoined { .. })
         | StartError::RejoinsWithoutLog { .. } => Failure::bad_input(error),
-        StartError::Data(_)
+        StartError::Protection(ProtectionError::Folder(_))
+        | StartError::Data(_)
         | StartError::Listen { .. }
         | StartError::Control { .. }
         | StartError::Shims { .. }
@@ -117,10 +138,10 @@ fn start_logs(process: &str, host: &str) {
 ///
 /// # Errors
 /// When the host's name is none.
-pub(crate) fn gateway(snapshot: PathBuf, host: &str) -> Outcome {
+pub(crate) fn gateway(snapshot: PathBuf, host: &str, trust: Option<PathBuf>) -> Outcome {
     start_logs("gateway", host);
     let host = HostName::parse(host)
         .map_err(|error| Failure::bad_input(anyhow::Error::new(error).context("read --host")))?;
     let seed = clock::now().as_nanos() ^ u64::from(std::process::id());
-    Ok(gateway::run(gateway::Options { snapshot, host, seed }))
+    Ok(gateway::run(gateway::Options { snapshot, host, trust, seed }))
 }

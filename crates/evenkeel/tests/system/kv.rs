@@ -72,7 +72,7 @@ pub(crate) fn keys_are_read_and_written_by_command(rig: &mut Rig) {
     refused(rig, "fra-a1", &["get", "k", "--revision", "999999999"], 2, "the store is at revision");
     refused(rig, "fra-a1", &["get", "k", "--url", "127.0.0.1:7402"], 2, "127.0.0.1:7402");
     // The next host is asked when the first one is not there.
-    let url = format!("http://{}", rig.api("waw-a1"));
+    let url = format!("http://{}", rig.api("fra-a1"));
     done(rig, "fra-a1", &["list", "--url", "http://127.0.0.1:1", "--url", &url]);
 }
 
@@ -220,14 +220,15 @@ pub(crate) fn a_watch_outlives_the_node_that_it_asks(rig: &mut Rig) {
     let leader = status.leader.unwrap();
     let others: Vec<String> = rig.hosts().into_iter().filter(|host| *host != leader).collect();
     let here = others[0].as_str();
-    let urls = [&leader, &others[1]].map(|host| format!("http://{}", rig.api(host)));
+    // Programs ask the node of their own host; when it goes, its gateway knows others.
+    let urls = [rig.api(&leader), rig.kv()].map(|address| format!("http://{address}"));
     let by_urls = ["--prefix", "w/", "--url", &urls[0], "--url", &urls[1]];
     let watches =
-        [Watching::begin(rig, &leader, &["--prefix", "w/"]), Watching::begin(rig, here, &by_urls)];
+        [Watching::begin(rig, here, &["--prefix", "w/"]), Watching::begin(rig, &leader, &by_urls)];
     let mut expected = Vec::new();
     let mut put = |rig: &Rig, value: &str| {
         let key = format!("w/{value}");
-        done(rig, here, &["put", &key, value, "--url", &urls[0], "--url", &urls[1]]);
+        done(rig, &leader, &["put", &key, value, "--url", &urls[0], "--url", &urls[1]]);
         let page = object(rig, here, &["list", &key]);
         assert_eq!(page["keys"][0]["version"], 1, "{page}");
         expected.push(value.to_owned());

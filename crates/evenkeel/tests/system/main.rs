@@ -11,6 +11,7 @@ mod damage;
 mod disk;
 mod drill;
 mod http;
+mod joining;
 mod keys;
 mod kv;
 mod locks;
@@ -40,7 +41,7 @@ struct Group {
     cases: &'static [Case],
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group {
         build: rig::seven_hosts,
         cases: &[
@@ -107,6 +108,15 @@ const GROUPS: [Group; 7] = [
         cases: &[
             ("stability-frozen", stability::frozen_nodes_stop_no_page),
             ("stability-cut", stability::hosts_without_a_quorum_go_on),
+        ],
+    },
+    Group {
+        build: joining::strangers,
+        cases: &[
+            ("join", joining::hosts_join_one_by_one),
+            ("bad-token", joining::bad_tokens_are_refused),
+            ("stranger", joining::strangers_are_not_answered),
+            ("renewal", joining::a_certificate_that_has_ended_is_renewed),
         ],
     },
     Group {

@@ -134,17 +134,7 @@ impl Rig {
             fs::write(files.join(format!("{host}.toml")), text).unwrap();
         }
         let file = files.join("{host}.toml").display().to_string();
-        let words = [
-            PROGRAM,
-            "node",
-            "--system",
-            &file,
-            "--host",
-            "{host}",
-            "--data",
-            "{data}",
-            "--insecure",
-        ];
+        let words = [PROGRAM, "node", "--system", &file, "--host", "{host}", "--data", "{data}"];
         let options = LabOptions {
             command: words.map(Into::into).to_vec(),
             storage: Storage::Memory { bytes_max: disk_bytes },
@@ -342,7 +332,7 @@ impl Rig {
     pub(crate) fn start_node(&self, host: &str, flags: &[&str]) -> Child {
         let mut command = self.inside(host).command(PROGRAM).unwrap();
         command.args(["node", "--system", text(&self.file(host)), "--host", host]);
-        command.args(["--data", text(&self.data(host)), "--insecure"]).args(flags);
+        command.args(["--data", text(&self.data(host))]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().unwrap()
     }

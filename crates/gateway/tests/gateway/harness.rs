@@ -469,7 +469,12 @@ impl TestGateway {
         let (stop, stopped) = oneshot::channel();
         let inherited =
             vec![sockets.public.try_clone().unwrap(), sockets.admin.try_clone().unwrap()];
-        let options = Options { snapshot: folder.snapshot(), host: "h1".parse().unwrap(), seed: 1 };
+        let options = Options {
+            snapshot: folder.snapshot(),
+            host: "h1".parse().unwrap(),
+            trust: None,
+            seed: 1,
+        };
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

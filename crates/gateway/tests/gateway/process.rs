@@ -15,7 +15,8 @@ const SNAPSHOT: &str = "EVENKEEL_TEST_SNAPSHOT";
 #[test]
 fn as_a_process() {
     let Some(path) = std::env::var_os(SNAPSHOT) else { return };
-    let options = Options { snapshot: path.into(), host: "h1".parse().unwrap(), seed: 1 };
+    let options =
+        Options { snapshot: path.into(), host: "h1".parse().unwrap(), trust: None, seed: 1 };
     let code = run(options);
     assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::SUCCESS));
 }

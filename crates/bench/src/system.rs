@@ -117,7 +117,7 @@ impl System {
             .collect();
         format!(
             "system  = \"bench\"\nsurvive = \"zone\"\n\n[region.home]\nzones = {{ {} }}\n\n\
-             [ports]\npeer = {PEER_PORT}\napi = {API_PORT}\nkv = 17402\ngateway_admin = 17403\n",
+             [ports]\npeer = {PEER_PORT}\napi = {API_PORT}\nkv = 17402\ngateway_admin = 17403\nrelay = 17404\n",
             zones.join(", ")
         )
     }

@@ -77,7 +77,7 @@ mod tests {
             hosts: BTreeMap::new(),
             services: BTreeMap::new(),
             gateways: BTreeMap::new(),
-            ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, replicas: 5..=6 },
+            ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, relay: 5, replicas: 6..=7 },
             voters: Vec::new(),
         }
     }

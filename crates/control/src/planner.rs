@@ -476,7 +476,7 @@ fn reserved_ports(system: &System) -> impl Iterator<Item = u16> {
         ServicePort::Fixed(port) => Some(port),
         ServicePort::FromRange => None,
     });
-    [ports.peer, ports.api, ports.kv, ports.gateway_admin]
+    [ports.peer, ports.api, ports.kv, ports.gateway_admin, ports.relay]
         .into_iter()
         .chain(system.gateways.values().map(|gateway| gateway.port))
         .chain(fixed)

@@ -229,9 +229,6 @@ pub(crate) struct NodeArguments {
     /// Begin a new system: make its certificate authority, unless this host has joined already
     #[arg(long)]
     pub(crate) bootstrap: bool,
-    /// Leave traffic between hosts unprotected
-    #[arg(long, hide = true, conflicts_with = "bootstrap")]
-    pub(crate) insecure: bool,
     /// Begin with an empty log in place of the one that was lost, once
     #[arg(long)]
     pub(crate) rejoin_empty: bool,

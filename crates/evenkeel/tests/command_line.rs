@@ -316,7 +316,7 @@ fn a_node_refuses_before_it_changes_anything() {
     );
     assert!(!folder.0.join("data").exists());
     folder.check(
-        "node --system two.toml --host a1 --insecure --data two.toml",
+        "node --system two.toml --host a1 --bootstrap --data two.toml",
         &expect![[r"
             error: can't make folder `two.toml`: file exists
             help: give a folder that you may write with --data

@@ -27,6 +27,9 @@ pub struct RouteTable {
     pub zone: ZoneName,
     /// Where metrics and state are served.
     pub admin: SocketAddr,
+    /// Where gateways of other hosts reach this host's replicas; `None` where traffic between hosts
+    /// is not protected.
+    pub relay: Option<SocketAddr>,
     /// What the gateway listens on.
     pub listeners: Vec<Listener>,
     /// Where requests can be sent.
@@ -152,7 +155,7 @@ impl Upstream {
 pub struct Endpoint {
     /// Unique in the table, and never used for another endpoint of the system.
     pub id: EndpointId,
-    /// Where it listens.
+    /// Where it listens; that of a replica on another host is the relay of that host, if it has one.
     pub address: SocketAddr,
     /// The host it runs on.
     pub host: HostName,

@@ -6,22 +6,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_gateway_core::balancer::{Action, Event};
+use evenkeel_gateway_core::balancer::{Action, EndpointKey, Event};
 use evenkeel_gateway_core::health::{Finding, Identity, Standing};
 use evenkeel_gateway_core::table::EndpointId;
+use evenkeel_model::name::HostName;
 use evenkeel_model::service::Probe;
 use evenkeel_trust::stream::Stream;
-use http_body_util::Empty;
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::{Request, Response};
 use tokio::time::{sleep_until, timeout};
 
-use crate::protection::Protection;
+use crate::body::Outgoing;
+use crate::connections::{Connection, begin};
 use crate::shared::Shared;
 
+/// Longest answer in bytes after which a connection is kept.
+const ANSWER_MAX: usize = 64 << 10;
 /// Longest sleep, so that what was not announced is.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -50,12 +52,16 @@ pub(crate) async fn run(shared: Rc<Shared>) -> Infallible {
 fn carry_out(shared: &Rc<Shared>, action: Action) {
     match action {
         Action::Check { endpoint, id, address, probe, timeout } => {
+            let host = shared.balancer.borrow().endpoint(endpoint).map(|it| it.host.clone());
+            // It has left the table, and nobody waits for what it would say.
+            let Some(host) = host else { return };
+            let target = Target { endpoint, id, host, address };
             let shared = Rc::clone(shared);
             let checking = async move {
-                let finding = check(&shared.protection, &id, address, &probe, timeout).await;
+                let finding = check(&shared, &target, &probe, timeout).await;
                 let now = shared.clock.now();
                 let event = Event::CheckFinished(finding);
-                shared.balancer.borrow_mut().handle_event(endpoint, event, now);
+                shared.balancer.borrow_mut().handle_event(target.endpoint, event, now);
                 shared.changed.notify_waiters();
                 shared.wake.notify_one();
             };
@@ -63,6 +69,15 @@ fn carry_out(shared: &Rc<Shared>, action: Action) {
         }
         Action::Announce { id, from, to } => announce(&id, from, to),
     }
+}
+
+/// Who is asked.
+#[derive(Debug)]
+struct Target {
+    endpoint: EndpointKey,
+    id: EndpointId,
+    host: HostName,
+    address: SocketAddr,
 }
 
 fn announce(id: &EndpointId, from: Standing, to: Standing) {
@@ -78,18 +93,18 @@ fn announce(id: &EndpointId, from: Standing, to: Standing) {
 }
 
 /// Asks one endpoint once.
-async fn check(
-    protection: &Protection,
-    id: &EndpointId,
-    address: SocketAddr,
-    probe: &Probe,
-    longest: Duration,
-) -> Finding {
+async fn check(shared: &Shared, target: &Target, probe: &Probe, longest: Duration) -> Finding {
     let asking = async {
-        let stream = protection.connect(id, address).await?;
         match probe {
-            Probe::Tcp => Ok(Finding::Passed(Identity::Unsaid)),
-            Probe::Http(path) => ask(id, stream, address, path).await,
+            Probe::Tcp => connect(shared, target).await.map(|_| Finding::Passed(Identity::Unsaid)),
+            Probe::Http(path) if shared.protection.is_protected(&target.host, target.address) => {
+                ask_through_kept(shared, target, path).await
+            }
+            Probe::Http(path) => {
+                let mut connection = begin(connect(shared, target).await?).await?;
+                let response = ask(&mut connection, target, path, Close::After).await?;
+                Ok(judge(&target.id, &response))
+            }
         }
     };
     match timeout(longest, asking).await {
@@ -97,6 +112,38 @@ async fn check(
         Ok(Ok(finding)) => finding,
         Ok(Err(error)) => finding_of(&error),
     }
+}
+
+async fn connect(shared: &Shared, target: &Target) -> io::Result<Stream> {
+    shared.protection.connect(&target.id, &target.host, target.address).await
+}
+
+/// Asks on a connection that is open, if there is one: to prove who one is takes more than the
+/// question, and every gateway asks every endpoint all the time.
+async fn ask_through_kept(shared: &Shared, target: &Target, path: &str) -> io::Result<Finding> {
+    if let Some(kept) = shared.connections.take(target.endpoint)
+        && let Ok(finding) = ask_and_keep(shared, target, kept, path).await
+    {
+        return Ok(finding);
+    }
+    // None was open; or it had been closed for being idle, which says nothing about the endpoint.
+    let connection = begin(connect(shared, target).await?).await?;
+    ask_and_keep(shared, target, connection, path).await
+}
+
+async fn ask_and_keep(
+    shared: &Shared,
+    target: &Target,
+    mut connection: Connection,
+    path: &str,
+) -> io::Result<Finding> {
+    let response = ask(&mut connection, target, path, Close::Never).await?;
+    let finding = judge(&target.id, &response);
+    // An answer that is long or breaks off is an answer, but its connection is of no further use.
+    if Limited::new(response.into_body(), ANSWER_MAX).collect().await.is_ok() {
+        shared.connections.keep(target.endpoint, connection);
+    }
+    Ok(finding)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is not exhaustive")]
@@ -109,35 +156,36 @@ fn finding_of(error: &io::Error) -> Finding {
     }
 }
 
+/// Whether the connection is of use after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Close {
+    After,
+    Never,
+}
+
 async fn ask(
-    id: &EndpointId,
-    stream: Stream,
-    address: SocketAddr,
+    connection: &mut Connection,
+    target: &Target,
     path: &str,
-) -> io::Result<Finding> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+    close: Close,
+) -> io::Result<Response<Incoming>> {
+    let mut request = Request::get(path)
+        .header(HOST, target.address.to_string())
+        .body(Outgoing::Kept(Bytes::new()))
         .map_err(io::Error::other)?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer);
-    // The connection moves only while it is polled. When it ends, the answer is there or lost.
-    let response = tokio::select! {
-        biased;
-        response = &mut answer => response,
-        _ = connection => answer.await,
-    };
-    let lost = |error| io::Error::new(io::ErrorKind::ConnectionReset, error);
-    let response = response.map_err(lost)?;
+    if close == Close::After {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let answered = connection.send_request(request).await;
+    answered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))
+}
+
+fn judge(id: &EndpointId, response: &Response<Incoming>) -> Finding {
     let said = response.headers().get(id.identity_header());
     let identity = Identity::of(said.map(|value| value.to_str().unwrap_or("")), id);
-    let status = response.status().as_u16();
-    Ok(if (200..400).contains(&status) {
+    if (200..400).contains(&response.status().as_u16()) {
         Finding::Passed(identity)
     } else {
         Finding::Failed(identity)
-    })
+    }
 }

@@ -40,6 +40,8 @@ struct TableText {
     region: String,
     zone: String,
     admin: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relay: Option<SocketAddr>,
     listeners: Vec<ListenerText>,
     upstreams: Vec<UpstreamText>,
     distances_us: BTreeMap<String, u64>,
@@ -158,6 +160,7 @@ impl From<&RouteTable> for TableText {
             region: table.region.to_string(),
             zone: table.zone.to_string(),
             admin: table.admin,
+            relay: table.relay,
             listeners: table.listeners.iter().map(ListenerText::from).collect(),
             upstreams: table.upstreams.iter().map(UpstreamText::from).collect(),
             distances_us: table
@@ -182,6 +185,7 @@ impl TableText {
             region: name(self.region)?,
             zone: name(self.zone)?,
             admin: self.admin,
+            relay: self.relay,
             listeners: self
                 .listeners
                 .into_iter()

@@ -21,6 +21,7 @@ mod process;
 mod protection;
 mod proxy;
 mod record;
+mod relay;
 mod shared;
 pub mod snapshot;
 

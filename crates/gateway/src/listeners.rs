@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::proxy::Client;
+use crate::relay;
 use crate::shared::Shared;
 
 /// Connections of clients that may be open at once.
@@ -36,6 +37,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 enum Purpose {
     Requests(ListenerId),
     Admin,
+    /// Connections of other hosts to replicas of this one.
+    Relay,
+}
+
+/// Who is served on a socket.
+#[derive(Debug, Clone)]
+enum Kind {
+    Requests(Rc<ListenerId>),
+    Admin,
+    Relay,
 }
 
 /// A socket that is open.
@@ -54,6 +65,8 @@ pub(crate) struct Listeners {
     /// The last error of a socket that could not be opened, so that it is said once.
     failing: BTreeMap<Purpose, String>,
     room: Arc<Semaphore>,
+    /// Apart from `room`: clients and hosts can't take each other's places.
+    relay_room: Arc<Semaphore>,
     ending: watch::Sender<bool>,
 }
 
@@ -66,6 +79,7 @@ impl Listeners {
             open: BTreeMap::new(),
             failing: BTreeMap::new(),
             room: Arc::new(Semaphore::new(room)),
+            relay_room: Arc::new(Semaphore::new(relay::RELAYED_MAX)),
             ending: watch::Sender::new(false),
         }
     }
@@ -75,6 +89,7 @@ impl Listeners {
     pub(crate) fn reconcile(&mut self, table: &RouteTable) {
         let mut wanted: BTreeMap<Purpose, SocketAddr> = BTreeMap::new();
         wanted.insert(Purpose::Admin, table.admin);
+        wanted.extend(table.relay.map(|address| (Purpose::Relay, address)));
         for listener in &table.listeners {
             wanted.insert(Purpose::Requests(listener.id.clone()), listener.address);
         }
@@ -101,7 +116,7 @@ impl Listeners {
         }
         let of_requests = self.open.keys().filter_map(|purpose| match purpose {
             Purpose::Requests(id) => Some(id.clone()),
-            Purpose::Admin => None,
+            Purpose::Admin | Purpose::Relay => None,
         });
         *self.shared.open.borrow_mut() = of_requests.collect();
     }
@@ -134,11 +149,13 @@ impl Listeners {
 
     fn accept_on(&self, listener: TcpListener, purpose: &Purpose) -> JoinHandle<()> {
         let shared = Rc::clone(&self.shared);
-        let (room, ending) = (Arc::clone(&self.room), self.ending.subscribe());
-        let id = match purpose {
-            Purpose::Requests(id) => Some(Rc::new(id.clone())),
-            Purpose::Admin => None,
+        let ending = self.ending.subscribe();
+        let (kind, room) = match purpose {
+            Purpose::Requests(id) => (Kind::Requests(Rc::new(id.clone())), &self.room),
+            Purpose::Admin => (Kind::Admin, &self.room),
+            Purpose::Relay => (Kind::Relay, &self.relay_room),
         };
+        let room = Arc::clone(room);
         tokio::task::spawn_local(async move {
             while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
                 let Ok((stream, peer)) = listener.accept().await else {
@@ -146,16 +163,17 @@ impl Listeners {
                     continue;
                 };
                 let (shared, ending) = (Rc::clone(&shared), ending.clone());
-                let id = id.clone();
+                let kind = kind.clone();
                 // A panic in it ends this connection and nothing else.
                 drop(tokio::task::spawn_local(async move {
                     prepare(&stream);
-                    match id {
-                        Some(listener) => {
+                    match kind {
+                        Kind::Requests(listener) => {
                             let client = Client { shared, listener, peer };
                             serve_requests(client, stream, ending, permit).await;
                         }
-                        None => serve_admin(shared, stream, ending, permit).await,
+                        Kind::Admin => serve_admin(shared, stream, ending, permit).await,
+                        Kind::Relay => relay::serve(shared, stream, ending, permit).await,
                     }
                 }));
             }
@@ -170,8 +188,13 @@ impl Listeners {
         }
         // Without a connection nobody listens to it.
         self.ending.send_replace(true);
-        let all = tokio::time::timeout(longest, self.room.acquire_many(CONNECTIONS_MAX)).await;
-        if all.is_err() {
+        let relayed = u32::try_from(relay::RELAYED_MAX).unwrap_or(u32::MAX);
+        let all = async {
+            let clients = self.room.acquire_many(CONNECTIONS_MAX).await;
+            // What clients of this gateway wait for may be answered through other gateways only.
+            (clients, self.relay_room.acquire_many(relayed).await)
+        };
+        if tokio::time::timeout(longest, all).await.is_err() {
             tracing::warn!(seconds = longest.as_secs(), "connections were cut after the deadline");
         }
     }

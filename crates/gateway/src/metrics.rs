@@ -62,6 +62,7 @@ pub(crate) struct Metrics {
     streams: Family<EndpointLabels, Gauge>,
     generation: Gauge,
     pub(crate) connections: Gauge,
+    pub(crate) relayed: Gauge,
     pub(crate) log_dropped: Counter,
     pub(crate) tables_refused: Counter,
 }
@@ -80,6 +81,7 @@ impl Metrics {
             streams: Family::default(),
             generation: Gauge::default(),
             connections: Gauge::default(),
+            relayed: Gauge::default(),
             log_dropped: Counter::default(),
             tables_refused: Counter::default(),
         };
@@ -106,6 +108,11 @@ impl Metrics {
         );
         registry.register("table_generation", "Generation in force", self.generation.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register(
+            "relayed_connections",
+            "Connections of other hosts to replicas of this one",
+            self.relayed.clone(),
+        );
         registry.register(
             "access_log_dropped",
             "Access log lines that nobody read in time",

@@ -139,7 +139,9 @@ pub async fn serve(
     };
     let metrics = Metrics::new();
     let live = Live::new(Arc::clone(balancer.table()), &metrics);
-    let system = balancer.table().system.clone();
+    let protection =
+        Protection::new(options.trust, balancer.table().system.clone(), options.host.clone());
+    protection.follow(balancer.table());
     let shared = Rc::new(Shared {
         host: HeaderValue::from_str(options.host.as_str()).map_err(ServeError::HostName)?,
         clock,
@@ -147,7 +149,7 @@ pub async fn serve(
         live: RefCell::new(Rc::new(live)),
         open: RefCell::new(BTreeSet::new()),
         connections: Connections::default(),
-        protection: Protection::new(options.trust, system, options.host),
+        protection,
         metrics,
         access_log,
         changed: Notify::new(),
@@ -214,6 +216,7 @@ fn put_in_force(shared: &Rc<Shared>, table: RouteTable) -> bool {
         return false;
     }
     tracing::info!(generation = table.generation, "new route table");
+    shared.protection.follow(&table);
     shared.live.replace(Rc::new(Live::new(table, &shared.metrics)));
     shared.wake.notify_one();
     shared.changed.notify_waiters();

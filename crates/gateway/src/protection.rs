@@ -1,5 +1,5 @@
-//! Connections to endpoints: those to other hosts' APIs are protected by this host's certificate,
-//! which is read again when its file changes. Replicas are reached as they listen.
+//! Connections to endpoints: those to other hosts are protected by this host's certificate, which
+//! is read again when its file changes. Replicas there are reached through that host's relay.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,13 +7,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use evenkeel_gateway_core::table::EndpointId;
+use evenkeel_gateway_core::table::{EndpointId, RouteTable};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::folder::Folder;
 use evenkeel_trust::stream::Stream;
 use evenkeel_trust::tls::{Members, Trust};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
+
+use crate::relay;
 
 /// What changes when the file is replaced.
 type Mark = (u64, i64, i64);
@@ -24,6 +26,8 @@ pub(crate) struct Protection {
     folder: Option<Folder>,
     system: SystemName,
     host: HostName,
+    /// The hosts whose connections are taken.
+    members: RefCell<Members>,
     trust: RefCell<Option<Trust>>,
     seen: Cell<Option<Mark>>,
 }
@@ -33,9 +37,29 @@ impl Protection {
     pub(crate) fn new(folder: Option<PathBuf>, system: SystemName, host: HostName) -> Self {
         let folder = folder.map(Folder::at);
         let (trust, seen) = (RefCell::new(None), Cell::new(None));
-        let protection = Self { folder, system, host, trust, seen };
+        let members = RefCell::default();
+        let protection = Self { folder, system, host, members, trust, seen };
         protection.refresh();
         protection
+    }
+
+    /// Returns what this host proves itself with; `None` where nothing is protected.
+    pub(crate) fn trust(&self) -> Option<Trust> {
+        self.trust.borrow().clone()
+    }
+
+    /// Takes connections of the hosts of `table` from now on, and of no other.
+    pub(crate) fn follow(&self, table: &RouteTable) {
+        let endpoints = table.upstreams.values().flat_map(|upstream| &upstream.endpoints);
+        let members = endpoints.filter_map(|endpoint| match &endpoint.id {
+            EndpointId::Api(host) => Some((host.clone(), endpoint.address.ip())),
+            EndpointId::Replica(_) => None,
+        });
+        let members: Members = members.collect();
+        if let Some(trust) = &*self.trust.borrow() {
+            trust.set_members(members.clone());
+        }
+        *self.members.borrow_mut() = members;
     }
 
     /// Reads the certificate again if its file has changed.
@@ -47,37 +71,45 @@ impl Protection {
             return;
         }
         self.seen.set(mark);
-        // Connections open stay as they are; what connects needs no list of hosts.
-        match folder.trust(&self.system, &self.host, Members::new()) {
+        // Connections open stay as they are.
+        match folder.trust(&self.system, &self.host, self.members.borrow().clone()) {
             Ok(Some(trust)) => *self.trust.borrow_mut() = Some(trust),
             Ok(None) => tracing::warn!("this host's certificate is gone; the one in use stays"),
             Err(error) => tracing::warn!(%error, "this host's certificate can't be read"),
         }
     }
 
-    /// Connects to an endpoint.
-    pub(crate) async fn connect(&self, id: &EndpointId, address: SocketAddr) -> io::Result<Stream> {
+    /// Connects to an endpoint of `host`.
+    pub(crate) async fn connect(
+        &self,
+        id: &EndpointId,
+        host: &HostName,
+        address: SocketAddr,
+    ) -> io::Result<Stream> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         notice_death(&stream)?;
-        match id {
-            EndpointId::Api(host) if self.is_protected(host, address) => {
-                let trust = self.trust.borrow().clone();
-                let trust = trust.ok_or_else(|| io::Error::other("there is no certificate"))?;
-                trust.connect(stream, host).await
-            }
-            EndpointId::Api(_) | EndpointId::Replica(_) => Ok(Stream::Plain(stream)),
+        if !self.is_protected(host, address) {
+            return Ok(Stream::Plain(stream));
         }
+        let trust = self.trust().ok_or_else(|| io::Error::other("there is no certificate"))?;
+        let mut stream = trust.connect(stream, host).await?;
+        match id {
+            EndpointId::Api(_) => {}
+            EndpointId::Replica(replica) => relay::ask(&mut stream, replica).await?,
+        }
+        Ok(stream)
     }
 
-    fn is_protected(&self, host: &HostName, address: SocketAddr) -> bool {
+    /// Returns whether connections to an endpoint of `host` are protected.
+    pub(crate) fn is_protected(&self, host: &HostName, address: SocketAddr) -> bool {
         self.folder.is_some() && *host != self.host && !address.ip().is_loopback()
     }
 }
 
 /// Makes the kernel end a connection whose peer's host has vanished: after 8 s without traffic,
 /// or 10 s after something was sent that nobody acknowledges.
-fn notice_death(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn notice_death(stream: &TcpStream) -> io::Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &5)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &1)?;

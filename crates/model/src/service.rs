@@ -12,7 +12,7 @@ use crate::name::{GatewayName, ServiceName};
 pub struct Service {
     /// Unique among services.
     pub name: ServiceName,
-    /// Program and arguments; `${PORT}`, `${HOST}` and `${kv.url}` are replaced on the host.
+    /// Program and arguments; `${PORT}`, `${ADDRESS}`, `${HOST}` and `${kv.url}` are replaced on the host.
     pub command: Vec<String>,
     /// Working directory; the host's data directory of the replica when absent.
     pub directory: Option<PathBuf>,

@@ -40,6 +40,9 @@ pub struct Ports {
     pub kv: u16,
     /// TCP on loopback: the local gateway's metrics and state.
     pub gateway_admin: u16,
+    /// TCP: where the gateways of other hosts reach this host's replicas while traffic between
+    /// hosts is protected.
+    pub relay: u16,
     /// Given to replicas.
     pub replicas: RangeInclusive<u16>,
 }

@@ -22,7 +22,9 @@ use evenkeel_supervisor_core::supervision::{self, Policy, Purpose, State, Superv
 
 use crate::action::Action;
 use crate::event::ProcessChange;
-use crate::process::{ProcessId, ProcessSpec, gateway_spec, private_address, replica_spec};
+use crate::process::{
+    ProcessId, ProcessSpec, gateway_spec, private_address, replica_address, replica_spec,
+};
 use crate::settings::{Adopted, Settings};
 use crate::status::ProcessStatus;
 
@@ -159,7 +161,7 @@ impl Agent {
             let rng = self.next_rng();
             let definition = plan.and_then(|plan| plan.definition(instance));
             if let Some(service) = definition {
-                let process = replica(system, host, service, instance, rng);
+                let process = replica(system, host, service, instance, settings.protected, rng);
                 self.add(id.clone(), process, now);
             }
         }
@@ -401,7 +403,7 @@ impl Process {
 /// Makes the gateway's process. It is asked whether it answers, but never ended for being slow:
 /// an overloaded gateway that is killed makes the overload worse.
 fn gateway(settings: &Settings, host: &Host, rng: Rng) -> Process {
-    let spec = gateway_spec(settings.system(), host, &settings.gateway_command);
+    let spec = gateway_spec(settings.system(), host, &settings.gateway_command, settings.protected);
     let check = HealthCheck {
         probe: Probe::Http("/state".to_owned()),
         every: Duration::from_secs(1),
@@ -425,6 +427,7 @@ fn replica(
     host: &Host,
     service: &Service,
     instance: &Instance,
+    protected: bool,
     rng: Rng,
 ) -> Process {
     let policy = Policy {
@@ -432,8 +435,8 @@ fn replica(
         start_grace: service.start_grace,
         stop_grace: service.stop_grace,
     };
-    let spec = replica_spec(system, host, service, instance);
-    let address = SocketAddr::new(host.address, instance.port);
+    let spec = replica_spec(system, host, service, instance, protected);
+    let address = replica_address(host, instance.port, protected);
     let mut process = Process::wanted(spec, policy, service.health.clone(), address, rng);
     process.draining = instance.phase == InstancePhase::Draining;
     process.drain = service.drain;

@@ -381,7 +381,8 @@ impl HostLoop {
             return;
         }
         let known = self.routes.as_ref().map_or(0, |routes| routes.generation);
-        let mut routes = build_routes(system, plan, host, distances, known);
+        let mut routes =
+            build_routes(system, plan, host, self.settings.protected, distances, known);
         if self.settings.defect == Some(Defect::RoutesFromOpinion) {
             let lost = |host: &HostName| {
                 self.leader.hosts.get(host).is_some_and(|it| *it != HostState::Up)

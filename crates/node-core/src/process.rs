@@ -68,6 +68,21 @@ pub fn private_address(host: &Host, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
+/// Returns where a replica listens on `host`: while traffic between hosts is protected its own host
+/// alone is to reach it, and others come through the relay of its gateway.
+#[must_use]
+pub fn replica_address(host: &Host, port: u16, protected: bool) -> SocketAddr {
+    if protected { private_address(host, port) } else { SocketAddr::new(host.address, port) }
+}
+
+/// Returns where the gateway of `host` relays requests of other hosts' gateways to its replicas.
+/// `None` where it does not: traffic is not protected, or hosts share a machine.
+#[must_use]
+pub fn relay_address(system: &System, host: &Host, protected: bool) -> Option<SocketAddr> {
+    let crosses = protected && !host.address.is_loopback();
+    crosses.then(|| SocketAddr::new(host.address, system.ports.relay))
+}
+
 /// Returns the URL of the key-value API as replicas on `host` reach it.
 #[must_use]
 pub fn kv_url(system: &System, host: &Host) -> String {
@@ -86,9 +101,14 @@ pub fn public_address(address: Option<IpAddr>, host: &Host, port: u16) -> Socket
     SocketAddr::new(address.unwrap_or(every), port)
 }
 
-/// Describes the gateway process of `host`.
+/// Describes the gateway process of `host`, which relays to replicas if `protected`.
 #[must_use]
-pub fn gateway_spec(system: &System, host: &Host, command: &[String]) -> ProcessSpec {
+pub fn gateway_spec(
+    system: &System,
+    host: &Host,
+    command: &[String],
+    protected: bool,
+) -> ProcessSpec {
     let mut listen: Vec<SocketAddr> = system
         .gateways
         .values()
@@ -96,6 +116,7 @@ pub fn gateway_spec(system: &System, host: &Host, command: &[String]) -> Process
         .collect();
     listen.push(private_address(host, system.ports.kv));
     listen.push(private_address(host, system.ports.gateway_admin));
+    listen.extend(relay_address(system, host, protected));
     ProcessSpec {
         id: ProcessId::Gateway,
         command: command.to_vec(),
@@ -114,17 +135,20 @@ pub fn replica_spec(
     host: &Host,
     service: &Service,
     instance: &Instance,
+    protected: bool,
 ) -> ProcessSpec {
     let kv_url = kv_url(system, host);
-    let port = instance.port.to_string();
+    let listens = replica_address(host, instance.port, protected);
+    let (address, port) = (listens.ip().to_string(), listens.port().to_string());
     let replace = |text: &String| {
         text.replace("${PORT}", &port)
+            .replace("${ADDRESS}", &address)
             .replace("${HOST}", host.name.as_str())
             .replace("${kv.url}", &kv_url)
     };
     let mut environment: BTreeMap<String, String> = [
         ("PORT", port.clone()),
-        ("ADDRESS", host.address.to_string()),
+        ("ADDRESS", address.clone()),
         ("HOST", host.name.to_string()),
         ("KV_URL", kv_url.clone()),
         ("EVENKEEL_INSTANCE", instance.id.to_string()),
@@ -140,7 +164,7 @@ pub fn replica_spec(
         directory: service.directory.clone(),
         environment,
         listen: Vec::new(),
-        binds: Some(SocketAddr::new(host.address, instance.port)),
+        binds: Some(listens),
     }
 }
 
@@ -205,13 +229,14 @@ pub(crate) mod tests {
                 api: 7401,
                 kv: 7402,
                 gateway_admin: 7403,
+                relay: 7404,
                 replicas: 20000..=29999,
             },
             voters: Vec::new(),
         }
     }
 
-    fn check(address: &str, expected: &[(&str, &str)]) {
+    fn check(address: &str, protected: bool, expected: &[(&str, &str)]) {
         let instance = Instance {
             id: InstanceId::parse("web-3").unwrap(),
             host: HostName::parse("fra1").unwrap(),
@@ -219,7 +244,7 @@ pub(crate) mod tests {
             phase: InstancePhase::Serving,
             revision: 1,
         };
-        let spec = replica_spec(&system(), &host(address), &service(), &instance);
+        let spec = replica_spec(&system(), &host(address), &service(), &instance, protected);
         assert_eq!(spec.command, ["/bin/web", "--at=fra1:20003"]);
         let environment: Vec<(&str, &str)> =
             spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -230,6 +255,7 @@ pub(crate) mod tests {
     fn tells_a_replica_where_it_is() {
         check(
             "10.0.0.1",
+            false,
             &[
                 ("ADDRESS", "10.0.0.1"),
                 ("EVENKEEL_INSTANCE", "web-3"),
@@ -240,7 +266,20 @@ pub(crate) mod tests {
             ],
         );
         check(
+            "10.0.0.1",
+            true,
+            &[
+                ("ADDRESS", "127.0.0.1"),
+                ("EVENKEEL_INSTANCE", "web-3"),
+                ("HOST", "own"),
+                ("KV_URL", "http://127.0.0.1:7402"),
+                ("PORT", "20003"),
+                ("STORE", "http://127.0.0.1:7402/v1"),
+            ],
+        );
+        check(
             "::1",
+            true,
             &[
                 ("ADDRESS", "::1"),
                 ("EVENKEEL_INSTANCE", "web-3"),
@@ -250,6 +289,18 @@ pub(crate) mod tests {
                 ("STORE", "http://[::1]:7402/v1"),
             ],
         );
+    }
+
+    #[test]
+    fn gateways_relay_where_hosts_are_apart() {
+        let listens = |address: &str, protected| {
+            let spec = gateway_spec(&system(), &host(address), &["evenkeel".to_owned()], protected);
+            spec.listen.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let own = ["127.0.0.1:7402", "127.0.0.1:7403"];
+        assert_eq!(listens("10.0.0.1", false), own);
+        assert_eq!(listens("10.0.0.1", true), [own[0], own[1], "10.0.0.1:7404"]);
+        assert_eq!(listens("127.3.0.1", true), ["127.3.0.1:7402", "127.3.0.1:7403"]);
     }
 
     #[test]

@@ -17,17 +17,20 @@ use evenkeel_model::place::Host;
 use evenkeel_model::service::{Gateway, Service};
 use evenkeel_model::system::System;
 
-use crate::process::{private_address, public_address};
+use crate::process::{private_address, public_address, relay_address, replica_address};
 
-/// Builds the table of `host` with `generation`.
+/// Builds the table of `host` with `generation`; `protected` as in
+/// [`Settings`](crate::settings::Settings).
 #[must_use]
 pub fn build_routes(
     system: &System,
     plan: &Plan,
     host: &Host,
+    protected: bool,
     distances: &BTreeMap<RegionName, Duration>,
     generation: u64,
 ) -> RouteTable {
+    let view = View { system, plan, host, protected };
     let mut listeners: Vec<Listener> =
         system.gateways.values().map(|gateway| listener(gateway, host)).collect();
     listeners.push(Listener {
@@ -40,7 +43,7 @@ pub fn build_routes(
         .values()
         .map(|service| {
             let id = UpstreamId::Service(service.name.clone());
-            (id, upstream(system, plan, service))
+            (id, upstream(&view, service))
         })
         .collect();
     let apis = system.hosts.values().map(|host| api(system, host)).collect();
@@ -52,6 +55,7 @@ pub fn build_routes(
         region: host.region.clone(),
         zone: host.zone.clone(),
         admin: private_address(host, system.ports.gateway_admin),
+        relay: relay_address(system, host, protected),
         listeners,
         upstreams,
         distances: distances.clone(),
@@ -74,23 +78,29 @@ fn listener(gateway: &Gateway, host: &Host) -> Listener {
     }
 }
 
-fn upstream(system: &System, plan: &Plan, service: &Service) -> Upstream {
-    let replica = |instance| replica(system, plan, service, instance);
-    let endpoints = plan.of_service(&service.name).filter_map(replica).collect();
+/// What the replicas of a service look like from one host.
+struct View<'a> {
+    system: &'a System,
+    plan: &'a Plan,
+    host: &'a Host,
+    protected: bool,
+}
+
+fn upstream(view: &View<'_>, service: &Service) -> Upstream {
+    let replica = |instance| replica(view, service, instance);
+    let endpoints = view.plan.of_service(&service.name).filter_map(replica).collect();
     Upstream { health: service.health.clone(), endpoints }
 }
 
-fn replica(
-    system: &System,
-    plan: &Plan,
-    service: &Service,
-    instance: &Instance,
-) -> Option<Endpoint> {
-    let host = system.hosts.get(&instance.host)?;
-    let health = plan.definition(instance).map(|definition| &definition.health);
+fn replica(view: &View<'_>, service: &Service, instance: &Instance) -> Option<Endpoint> {
+    let host = view.system.hosts.get(&instance.host)?;
+    let health = view.plan.definition(instance).map(|definition| &definition.health);
+    let direct = replica_address(host, instance.port, view.protected);
+    let is_remote = host.name != view.host.name;
+    let relay = relay_address(view.system, host, view.protected).filter(|_| is_remote);
     Some(Endpoint {
         id: EndpointId::Replica(instance.id.clone()),
-        address: SocketAddr::new(host.address, instance.port),
+        address: relay.unwrap_or(direct),
         host: host.name.clone(),
         region: host.region.clone(),
         zone: host.zone.clone(),
@@ -153,7 +163,7 @@ mod tests {
             ..Plan::empty()
         };
         let none = BTreeMap::new();
-        let table = build_routes(&new.system, &plan, &host("10.0.0.1"), &none, 1);
+        let table = build_routes(&new.system, &plan, &host("10.0.0.1"), false, &none, 1);
         let upstream = &table.upstreams[&UpstreamId::Service(service().name)];
         let asked = |endpoint: &Endpoint| {
             let health = endpoint.health.as_ref().unwrap_or(&upstream.health);
@@ -161,5 +171,34 @@ mod tests {
         };
         let asked: Vec<Probe> = upstream.endpoints.iter().map(asked).collect();
         assert_eq!(asked, ["/old", "/new"].map(|path| Probe::Http(path.to_owned())));
+    }
+    #[test]
+    fn replicas_of_other_hosts_are_behind_their_relay() {
+        let mut system = system();
+        let (here, mut there) = (host("10.0.0.1"), host("10.0.0.2"));
+        there.name = evenkeel_model::name::HostName::parse("fra2").unwrap();
+        for host in [&here, &there] {
+            system.hosts.insert(host.name.clone(), host.clone());
+        }
+        system.services.insert(service().name, service());
+        let instance = |serial, host: &Host| Instance {
+            id: InstanceId { service: service().name, serial },
+            host: host.name.clone(),
+            port: 20_000,
+            phase: InstancePhase::Serving,
+            revision: 0,
+        };
+        let instances = vec![instance(1, &here), instance(2, &there)];
+        let plan = Plan { instances, ..Plan::empty() };
+        let addresses = |protected| {
+            let table = build_routes(&system, &plan, &here, protected, &BTreeMap::new(), 1);
+            let upstream = &table.upstreams[&UpstreamId::Service(service().name)];
+            let found = upstream.endpoints.iter().map(|endpoint| endpoint.address.to_string());
+            (table.relay.map(|relay| relay.to_string()), found.collect::<Vec<_>>())
+        };
+        let direct = ["10.0.0.1:20000", "10.0.0.2:20000"].map(str::to_owned).to_vec();
+        assert_eq!(addresses(false), (None, direct));
+        let relayed = ["127.0.0.1:20000", "10.0.0.2:7404"].map(str::to_owned).to_vec();
+        assert_eq!(addresses(true), (Some("10.0.0.1:7404".to_owned()), relayed));
     }
 }

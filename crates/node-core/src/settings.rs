@@ -24,6 +24,9 @@ pub struct Settings {
     pub seed: u64,
     /// Program and arguments of the gateway process.
     pub gateway_command: Vec<String>,
+    /// Whether traffic between hosts is protected: replicas then listen for their own host alone,
+    /// and gateways of other hosts reach them through the relay of this host's gateway.
+    pub protected: bool,
     /// Timings.
     pub timings: Timings,
     /// The leader's patience, used while this host leads.

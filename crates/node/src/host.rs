@@ -111,8 +111,6 @@ pub struct Host {
     pub measured: Window,
     /// The system file that this node was given, to warn when another one is in force.
     pub given: Given,
-    /// What an operator should know, said in every status.
-    pub warnings: Vec<String>,
     /// What this host proves itself with, where traffic is protected.
     pub trust: Option<Trust>,
 }
@@ -277,8 +275,7 @@ impl Host {
         let declaration = self.core.declaration();
         let system = &declaration.system;
         let survival = survival::judge(system, &status);
-        let mut warnings = self.warnings.clone();
-        warnings.extend(self.given.warning(declaration));
+        let mut warnings: Vec<String> = self.given.warning(declaration).into_iter().collect();
         warnings.extend(status.disk_error.clone());
         let trust = self.trust.as_ref();
         warnings.extend(trust.and_then(|trust| protection::warning(trust, renewal::now())));

@@ -47,17 +47,6 @@ pub enum Wanted {
     Joined,
     /// The same; and if there is none, this is the first host of a new system.
     Bootstrap,
-    /// None, whatever the addresses.
-    Insecure,
-}
-
-impl Wanted {
-    /// Says what an operator should know of it.
-    #[must_use]
-    pub fn warning(self) -> Option<String> {
-        (self == Self::Insecure)
-            .then(|| "traffic between hosts is not protected (--insecure)".to_owned())
-    }
 }
 
 /// How this host's traffic will be protected.
@@ -81,7 +70,7 @@ impl Protection {
         host: &HostName,
     ) -> Result<Self, ProtectionError> {
         let crosses = system.hosts.values().any(|host| !host.address.is_loopback());
-        if wanted == Wanted::Insecure || !crosses {
+        if !crosses {
             return Ok(Self::Plain);
         }
         let folder = Folder::of(data);

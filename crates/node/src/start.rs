@@ -196,7 +196,6 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let system = Arc::clone(&loaded.declaration.system);
     let place = find_host(&options, &loaded.path, &system)?.clone();
     let protection = Protection::check(options.protection, &options.data, &system, &place.name)?;
-    let warnings = options.protection.warning().into_iter().collect();
     let folder = open_folder(&options, &system, &place)?;
     let trust = protection.open(&system, &place)?;
     let api = listen(SocketAddr::new(place.address, system.ports.api), "the API")?;
@@ -247,7 +246,6 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         round_trips,
         measured: Window::default(),
         given: loaded.given,
-        warnings,
         trust,
         system: in_force,
     };
@@ -464,6 +462,7 @@ fn settings(
         boot: now,
         seed: now ^ u64::from(std::process::id()),
         gateway_command: command.map(str::to_owned).into_iter().chain(trust).collect(),
+        protected: protection.folder().is_some(),
         timings: Timings::STANDARD,
         control: controller::Settings::STANDARD,
         defect: None,

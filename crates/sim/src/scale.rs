@@ -116,6 +116,7 @@ pub fn system(hosts: usize, replicas: usize) -> Result<System, NameError> {
             api: 7401,
             kv: 7402,
             gateway_admin: 7403,
+            relay: 7404,
             replicas: 20_000..=29_999,
         },
         voters: Vec::new(),

@@ -78,6 +78,9 @@ pub(crate) const PORT_KV: Bounds<u64> = port(7402);
 /// The local gateway's metrics and state.
 pub(crate) const PORT_GATEWAY_ADMIN: Bounds<u64> = port(7403);
 
+/// The way of other hosts' gateways to this host's replicas.
+pub(crate) const PORT_RELAY: Bounds<u64> = port(7404);
+
 /// Below the range that Linux gives to outgoing connections (32768–60999).
 pub(crate) const PORTS_REPLICAS: (u16, u16) = (20_000, 29_999);
 

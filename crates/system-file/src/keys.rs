@@ -125,7 +125,7 @@ pub(crate) static SERVICE: Shape = Shape {
         required(
             "command",
             Kind::Texts(1),
-            "Program and arguments. `${PORT}`, `${HOST}` and `${kv.url}` are filled in.",
+            "Program and arguments. `${PORT}`, `${ADDRESS}`, `${HOST}` and `${kv.url}` are filled in.",
         ),
         optional(
             "replicas",
@@ -273,6 +273,11 @@ pub(crate) static PORTS: Shape = Shape {
             "gateway_admin",
             Kind::Integer(defaults::PORT_GATEWAY_ADMIN, Defaulted::Yes),
             "The local gateway's metrics and state (TCP on loopback).",
+        ),
+        optional(
+            "relay",
+            Kind::Integer(defaults::PORT_RELAY, Defaulted::Yes),
+            "Where other hosts' gateways reach this host's replicas, over TLS (TCP).",
         ),
         optional(
             "replicas",

@@ -9,7 +9,7 @@ use crate::reader::{Reader, Text};
 use crate::suggestion::{list, nearest};
 
 /// What the node fills in.
-pub(crate) const KNOWN: [&str; 3] = ["PORT", "HOST", KV_URL];
+pub(crate) const KNOWN: [&str; 4] = ["PORT", "ADDRESS", "HOST", KV_URL];
 
 /// The loopback listener of the key-value store.
 pub(crate) const KV_URL: &str = "kv.url";

@@ -26,9 +26,10 @@ pub(crate) fn read<'t>(reader: &mut Reader<'t>, system: &Table<'t>) -> Ports {
     let api = port("api", defaults::PORT_API);
     let kv = port("kv", defaults::PORT_KV);
     let gateway_admin = port("gateway_admin", defaults::PORT_GATEWAY_ADMIN);
+    let relay = port("relay", defaults::PORT_RELAY);
     let replicas = table.and_then(|table| read_range(reader, &table));
     let (first, last) = defaults::PORTS_REPLICAS;
-    Ports { peer, api, kv, gateway_admin, replicas: replicas.unwrap_or(first..=last) }
+    Ports { peer, api, kv, gateway_admin, relay, replicas: replicas.unwrap_or(first..=last) }
 }
 
 fn read_range<'t>(reader: &mut Reader<'t>, table: &Table<'t>) -> Option<RangeInclusive<u16>> {
@@ -98,6 +99,7 @@ fn own_claims(ports: &Ports) -> Vec<Claim> {
         ("api", ports.api..=ports.api),
         ("kv", ports.kv..=ports.kv),
         ("gateway_admin", ports.gateway_admin..=ports.gateway_admin),
+        ("relay", ports.relay..=ports.relay),
         ("replicas", ports.replicas.clone()),
     ];
     own.into_iter()

@@ -85,7 +85,10 @@ fn every_key_of_a_gateway_and_of_the_ports_reaches_the_system() {
     assert_eq!((route.body_max, route.tries_max), (3 << 19, 1));
     assert_eq!(route.timeout, Duration::from_secs(60));
     let ports = &system.ports;
-    assert_eq!((ports.peer, ports.api, ports.kv, ports.gateway_admin), (1, 2, 3, 4));
+    assert_eq!(
+        (ports.peer, ports.api, ports.kv, ports.gateway_admin, ports.relay),
+        (1, 2, 3, 4, 5)
+    );
     assert_eq!(ports.replicas, 1000..=1999);
 }
 

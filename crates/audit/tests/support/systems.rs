@@ -24,7 +24,7 @@ pub(crate) fn system(
         hosts: BTreeMap::new(),
         services: BTreeMap::new(),
         gateways: BTreeMap::new(),
-        ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, replicas: 100..=200 },
+        ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, relay: 5, replicas: 100..=200 },
         voters: Vec::new(),
     };
     for text in hosts {

@@ -65,6 +65,7 @@ pub(crate) fn system(hosts: &[&str], services: Vec<Service>) -> System {
             api: 7401,
             kv: 7402,
             gateway_admin: 7403,
+            relay: 7404,
             replicas: 20000..=20009,
         },
         voters: Vec::new(),

@@ -197,7 +197,7 @@ listen = ":8080"           # or "127.0.0.1:8080", or "[::1]:8080"
 
 pub(crate) const UNKNOWN_PLACEHOLDER: Explanation = Explanation {
     title: "the placeholder is not known",
-    checks: "That each `${…}` in a command or in `env` is one of `${PORT}`, `${HOST}` and `${kv.url}`.",
+    checks: "That each `${…}` in a command or in `env` is one of `${PORT}`, `${ADDRESS}`, `${HOST}` and `${kv.url}`.",
     matters: "It would reach the program as it is, and fail there on every host at once.",
     example: r#"
 [service.web]

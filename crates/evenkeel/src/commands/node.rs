@@ -41,11 +41,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
         system_file: arguments.system.clone().unwrap_or_else(in_force),
         host,
         data: arguments.data.clone(),
-        protection: match (arguments.insecure, arguments.bootstrap) {
-            (true, _) => Wanted::Insecure,
-            (false, true) => Wanted::Bootstrap,
-            (false, false) => Wanted::Joined,
-        },
+        protection: if arguments.bootstrap { Wanted::Bootstrap } else { Wanted::Joined },
         log: if arguments.rejoin_empty { LogWanted::Lost } else { LogWanted::Kept },
         program: program.clone(),
     };

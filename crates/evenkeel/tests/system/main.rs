@@ -17,6 +17,7 @@ mod kv;
 mod locks;
 mod processes;
 mod refusals;
+mod relay;
 mod rig;
 mod services;
 mod stability;
@@ -47,6 +48,7 @@ const GROUPS: [Group; 8] = [
         cases: &[
             ("taken-port", processes::a_taken_port_is_replaced),
             ("any-host", keys::any_host_answers_for_any_key),
+            ("relay", relay::replicas_are_reached_through_relays_alone),
             ("kv-command", kv::keys_are_read_and_written_by_command),
             ("snapshot", kv::a_store_is_saved_and_restored),
             ("kv-watch", kv::a_watch_outlives_the_node_that_it_asks),

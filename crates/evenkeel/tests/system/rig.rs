@@ -152,7 +152,7 @@ impl Rig {
     }
 
     fn hold_port(&mut self, host: &str, port: u16) {
-        let address = SocketAddr::new(self.address(host), port);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let opened = self.inside(host).run(|| TcpListener::bind(address));
         self.held.push(opened.unwrap().unwrap());
     }

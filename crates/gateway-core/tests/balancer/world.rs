@@ -66,6 +66,7 @@ pub(crate) fn table(generation: u64, endpoints: Vec<Endpoint>) -> Arc<RouteTable
         region: "r".parse().unwrap(),
         zone: "a".parse().unwrap(),
         admin: "127.0.0.1:7403".parse().unwrap(),
+        relay: None,
         listeners: vec![Listener {
             id: ListenerId::KeyValue,
             address: "127.0.0.1:8080".parse().unwrap(),

@@ -431,6 +431,7 @@ impl Sockets {
             region: "r".parse().unwrap(),
             zone: "z".parse().unwrap(),
             admin: self.admin.local_addr().unwrap(),
+            relay: None,
             listeners: vec![Listener {
                 id: ListenerId::Gateway(GatewayName::parse("public").unwrap()),
                 address: self.public.local_addr().unwrap(),

@@ -73,6 +73,7 @@ pub(crate) fn system(lines: &str) -> System {
             api: ECHO,
             kv: 7402,
             gateway_admin: 7403,
+            relay: 7404,
             replicas: 20_000..=29_999,
         },
         voters: Vec::new(),

@@ -218,6 +218,7 @@ impl World {
             boot: state.life,
             seed,
             gateway_command: vec!["gateway".to_owned()],
+            protected: false,
             timings: Timings::STANDARD,
             control: controller::Settings {
                 defect: defect.and_then(super::Defect::of_control),

@@ -65,6 +65,7 @@ fn build(count: usize, witness: bool, rng: &mut Rng) -> Result<System, NameError
             api: 7401,
             kv: 7402,
             gateway_admin: 7403,
+            relay: 7404,
             replicas: 20000..=20999,
         },
         voters: Vec::new(),

@@ -1,4 +1,4 @@
-//! A host with no quorum in reach: it goes on, and starts, with what it has on disk.
+//! Starts from disk: of one host with no quorum in reach, and of a system of which a region is gone.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,48 @@ pub(crate) fn a_host_starts_alone(rig: &mut Rig) {
     rig.start();
     for host in rig.hosts() {
         assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/before")).text(), "dark");
+    }
+}
+
+/// The power fails everywhere, and comes back in two regions of three: what was written is read
+/// there, and the home region joins when its power is back.
+pub(crate) fn a_system_starts_without_a_region(rig: &mut Rig) {
+    let ada = "/profiles/ada";
+    let written = rig.ask_gateway("fra-a1", &Request::put(ada, br#"{"name": "Ada"}"#));
+    assert!(written.status < 300, "{written:?}");
+    let hosts = rig.hosts();
+    for host in &hosts {
+        rig.power_off(host);
+    }
+    let (home, others): (Vec<String>, Vec<String>) =
+        hosts.into_iter().partition(|host| host.starts_with("fra-"));
+    assert_eq!((home.len(), others.len()), (3, 4));
+    for host in &others {
+        rig.power_on(host);
+    }
+    for host in &others {
+        let read = eventually("what was written is read", || {
+            let answer = rig.try_gateway(host, &Request::get(ada));
+            let answer = answer.map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(answer.text()) } else { Err(format!("{answer:?}")) }
+        });
+        assert!(read.contains("Ada"), "{read}");
+    }
+    eventually("the loss of the region is told", || {
+        let said = rig.run_status("waw-a1", &[]);
+        let told = said.code == Some(3) && home.iter().all(|host| said.out.contains(host));
+        if told { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    let written = rig.ask_gateway("waw-a1", &Request::put(ada, br#"{"name": "Ada L."}"#));
+    assert!(written.status < 300, "{written:?}");
+
+    for host in &home {
+        rig.power_on(host);
+    }
+    rig.wait_until_complete();
+    for host in rig.hosts() {
+        let read = rig.ask_gateway(&host, &Request::get(ada));
+        assert!(read.status == 200 && read.text().contains("Ada L."), "{host}: {read:?}");
     }
 }
 

@@ -61,6 +61,7 @@ const GROUPS: [Group; 8] = [
             ("down", processes::down_leaves_nothing),
             ("damaged-plan", damage::a_damaged_plan_costs_one_step),
             ("cold-start", coldstart::a_host_starts_alone),
+            ("power-loss", coldstart::a_system_starts_without_a_region),
         ],
     },
     Group {

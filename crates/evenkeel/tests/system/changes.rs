@@ -10,6 +10,7 @@ use evenkeel_lab::world::World;
 use evenkeel_node::change::Examination;
 use evenkeel_node::status::InstanceWire;
 
+use crate::joining;
 use crate::rig::{GATEWAY, PROGRAM, Rig, Said, eventually, name, text};
 
 /// Operations a second: enough to meet every moment of a change, few enough for a build without
@@ -57,6 +58,7 @@ fn begun() -> String {
 /// Three hosts that run, and a fourth that is not part of the system yet.
 pub(crate) fn three_of_four(world: &World) -> Rig {
     let rig = Rig::build(world, &file(FOURTH, &service("profiles", "1", 3), ""), 64 << 20);
+    joining::keep_authority(&rig, "fra-a");
     for host in ["fra-a", "fra-b", "fra-c"] {
         fs::write(rig.file(host), begun()).unwrap();
         rig.power_on(host);
@@ -91,7 +93,7 @@ fn apply(rig: &Rig, content: &str, more: &[&str]) -> Said {
 }
 
 /// Makes changes under load: not one operation may fail or stay in doubt.
-fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
+pub(crate) fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
     under_traffic(rig, Traffic::Profiles, prefix, change)
 }
 

@@ -14,6 +14,7 @@ use evenkeel_trust::renewal::{Standing, Time, Validity, now};
 use evenkeel_trust::request::PublicKey;
 use evenkeel_trust::token::Token;
 
+use crate::changes::under_load;
 use crate::http::Request;
 use crate::rig::{Rig, Said, eventually, name, text};
 
@@ -52,7 +53,7 @@ pub(crate) fn hosts_join_one_by_one(rig: &mut Rig) {
     let said = rig.run("fra-a", &init);
     check(&said, 0, &[]);
     check(&rig.run("fra-a", &init), 1, &["host `fra-a` has joined already"]);
-    fs::copy(data.join("trust/authority.pem"), kept_authority(rig)).unwrap();
+    keep_authority(rig, "fra-a");
     rig.power_on("fra-a");
     for host in ["fra-b", "fra-c"] {
         let token = token(rig, "fra-a", host, "1h");
@@ -135,28 +136,10 @@ pub(crate) fn bad_tokens_are_refused(rig: &mut Rig) {
 /// at once.
 pub(crate) fn a_certificate_that_has_ended_is_renewed(rig: &mut Rig) {
     begin(rig);
-    let system = rig.lab.system().name.clone();
-    let authority = fs::read_to_string(kept_authority(rig)).unwrap();
-    let authority = Authority::from_pem(&authority, &system).unwrap();
-    let (key, day) = (Key::generate().unwrap(), 24 * 60 * 60_u64);
-    let ago = |days: u64| Time::since_unix_epoch(Duration::from_secs(now().as_secs() - days * day));
-    let ended = Validity { begin: ago(40), end: ago(10) };
-    let subject = Subject::Host(name("fra-b"));
-    let certificate = authority.issue(&subject, &PublicKey::of(&key), ended).unwrap();
-    let credentials = Credentials::new(&key, certificate, authority.certificate().clone());
     rig.power_off("fra-b");
-    let folder = Folder::of(&rig.data("fra-b"));
-    folder.store_credentials(&credentials).unwrap();
+    give_certificate(rig, "fra-b", -40, -10);
     rig.power_on("fra-b");
-    eventually("the certificate is renewed", || {
-        let validity = folder.credentials().unwrap().unwrap().validity().unwrap();
-        match validity.standing(now()) {
-            Standing::Fresh => Ok(()),
-            standing @ (Standing::Due | Standing::Late | Standing::Over(_)) => {
-                Err(format!("{standing:?}"))
-            }
-        }
-    });
+    wait_until_renewed(rig, "fra-b");
     assert!(rig.log("fra-b").contains("this host's certificate was renewed"));
     // It is shown to others from now on, and its gateway has seen it too.
     eventually("the host is whole", || {
@@ -165,6 +148,59 @@ pub(crate) fn a_certificate_that_has_ended_is_renewed(rig: &mut Rig) {
     });
     let warnings = rig.local_status("fra-b").unwrap().warnings;
     assert!(warnings.iter().all(|warning| !warning.contains("certificate")), "{warnings:?}");
+}
+
+/// While requests go on, every host's certificate comes to its time and is replaced: consensus,
+/// heartbeats and requests between hosts change over without losing one.
+pub(crate) fn certificates_are_replaced_under_load(rig: &mut Rig) {
+    under_load(rig, "renew", |rig| {
+        for host in ["fra-a", "fra-b", "fra-c"] {
+            give_certificate(rig, host, -21, 9);
+            // The node that was asleep for three weeks.
+            rig.kill_node(host);
+            wait_until_renewed(rig, host);
+            eventually("the host is complete again", || {
+                let status = rig.status(host)?;
+                let complete = status.goal_met && status.redundancy.full;
+                if complete { Ok(()) } else { Err(format!("{:?}", status.redundancy)) }
+            });
+        }
+    });
+}
+
+/// Gives a host a certificate that holds between two days, counted from today.
+fn give_certificate(rig: &Rig, host: &str, begin: i64, end: i64) {
+    let system = rig.lab.system().name.clone();
+    let authority = fs::read_to_string(kept_authority(rig)).unwrap();
+    let authority = Authority::from_pem(&authority, &system).unwrap();
+    let key = Key::generate().unwrap();
+    let day = |days: i64| {
+        let seconds = now().as_secs().saturating_add_signed(days * 24 * 60 * 60);
+        Time::since_unix_epoch(Duration::from_secs(seconds))
+    };
+    let validity = Validity { begin: day(begin), end: day(end) };
+    let subject = Subject::Host(name(host));
+    let certificate = authority.issue(&subject, &PublicKey::of(&key), validity).unwrap();
+    let credentials = Credentials::new(&key, certificate, authority.certificate().clone());
+    Folder::of(&rig.data(host)).store_credentials(&credentials).unwrap();
+}
+
+fn wait_until_renewed(rig: &Rig, host: &str) {
+    let folder = Folder::of(&rig.data(host));
+    eventually("the certificate is renewed", || {
+        let validity = folder.credentials().unwrap().unwrap().validity().unwrap();
+        match validity.standing(now()) {
+            Standing::Fresh => Ok(()),
+            standing @ (Standing::Due | Standing::Late | Standing::Over(_)) => {
+                Err(format!("{host}: {standing:?}"))
+            }
+        }
+    });
+}
+
+/// Keeps a copy of the authority, which is still on the disk of the host that made it.
+pub(crate) fn keep_authority(rig: &Rig, host: &str) {
+    fs::copy(rig.data(host).join("trust/authority.pem"), kept_authority(rig)).unwrap();
 }
 
 /// Returns where a copy of the authority is kept, as whoever stole it would.

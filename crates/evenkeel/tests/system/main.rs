@@ -103,6 +103,7 @@ const GROUPS: [Group; 8] = [
             ("change-route", changes::a_new_route_waits_for_its_service),
             ("change-drain", changes::a_drained_host_is_left_and_used_again),
             ("change-hosts", changes::a_host_joins_and_leaves),
+            ("change-certificates", joining::certificates_are_replaced_under_load),
             ("logs", changes::logs_and_events_are_shown),
         ],
     },

@@ -438,7 +438,8 @@ fn route_of(table: &evenkeel_gateway_core::table::RouteTable, public: bool) -> O
         ListenerId::Gateway(_) => public,
         ListenerId::KeyValue => !public,
     })?;
-    find_route(&listener.routes, "shop.test", "/").cloned()
+    let path = if public { "/" } else { "/v1/kv/key" };
+    find_route(&listener.routes, "shop.test", path).cloned()
 }
 
 /// Returns whether a request may be sent twice: questions are `GET`, changes are `POST`.

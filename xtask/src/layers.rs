@@ -11,6 +11,8 @@ pub(crate) enum Layer {
     Wiring,
     /// The simulated world.
     Simulation,
+    /// Files that are replaced as a whole, used by everybody who writes some.
+    Files,
     /// Counters and log lines, used by every shell.
     Telemetry,
     /// Certificates and TLS between hosts, used by every shell that speaks with another host.
@@ -42,6 +44,7 @@ pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
     ("system-file", Layer::Core, &["serde_json", "toml", "strsim"]),
     ("node-core", Layer::Wiring, &[]),
     ("sim", Layer::Simulation, &[]),
+    ("files", Layer::Files, &[]),
     ("telemetry", Layer::Telemetry, &[]),
     ("trust", Layer::Trust, &[]),
     ("chaos", Layer::Shell, &[]),

@@ -8,7 +8,8 @@ use evenkeel_trust::tls::Trust;
 use crate::client::Client;
 use crate::load::EnterNetwork;
 
-/// Runs `work` with a client, which shows `trust` where it is asked to, on a thread inside a network, and waits for it.
+/// Runs `work` with a client, which shows `trust` where it is asked to, on a thread inside a
+/// network, and waits for it.
 pub(crate) fn run_in<T: Send>(
     enter: &EnterNetwork,
     trust: Option<Trust>,

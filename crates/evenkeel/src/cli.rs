@@ -279,13 +279,8 @@ pub(crate) fn run() -> ExitCode {
     outcome.unwrap_or_else(|failure| failure.report())
 }
 
-/// Reads a time such as `2s` or `500ms`.
+/// Reads a time as the system file writes them.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: write `500ms` or `2s`");
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, Duration::from_millis(1)),
-        None => (text.strip_suffix('s').ok_or_else(wrong)?, Duration::from_secs(1)),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    unit.checked_mul(number).ok_or_else(wrong)
+    let time = evenkeel_system_file::parse_duration(text);
+    time.ok_or_else(|| format!("`{text}` is no time: write `500ms`, `2s`, `1m30s`, `1h` or `2d`"))
 }

@@ -326,6 +326,49 @@ fn a_node_refuses_before_it_changes_anything() {
 }
 
 #[test]
+fn who_begins_or_joins_a_system_is_told_what_is_wrong() {
+    let folder = Folder::new("join");
+    folder.check(
+        "init two.toml",
+        &expect![[r"
+        wrote two.toml; next: `evenkeel check two.toml`, then `evenkeel demo two.toml`
+        exit 0
+    "]],
+    );
+    folder.check(
+        "ca init --system two.toml --host zz --data data",
+        &expect![[r"
+        error: there is no host `zz`, only `a1`, `b1`, `c1` in `two.toml`
+        help: say with --host which of them this machine is
+        exit 2
+    "]],
+    );
+    folder.check(
+        "host token a1 --data data",
+        &expect![[r"
+        error: there is no data folder `data`
+        help: give the folder that the node was started with: --data DIR
+        exit 1
+    "]],
+    );
+    folder.check("host token a1 --ttl 3x --data data", &expect![[r"
+        error: invalid value '3x' for '--ttl <TIME>': `3x` is no time: write `500ms`, `2s`, `1m30s`, `1h` or `2d`
+
+        For more information, try '--help'.
+        exit 2
+    "]]);
+    folder.check(
+        "host join hunter2 --data data",
+        &expect![[r"
+        error: this is not a join token: those begin with `ekj1-`
+        help: copy the whole line that `evenkeel host token` printed
+        exit 2
+    "]],
+    );
+    assert!(!folder.0.join("data").exists());
+}
+
+#[test]
 fn status_and_down_say_that_no_node_answers() {
     let folder = Folder::new("status");
     for command in ["status", "down"] {

@@ -47,7 +47,29 @@ pub struct Ports {
     pub replicas: RangeInclusive<u16>,
 }
 
+/// A name that no host of the system has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no host `{host}`, only {known}")]
+pub struct NoHost {
+    /// The name.
+    pub host: String,
+    /// The names that hosts have, for people.
+    pub known: String,
+}
+
 impl System {
+    /// Finds a host by its name as somebody wrote it.
+    ///
+    /// # Errors
+    /// No host is called so.
+    pub fn find_host(&self, name: &str) -> Result<&Host, NoHost> {
+        let found = self.hosts.values().find(|host| host.name.as_str() == name);
+        found.ok_or_else(|| {
+            let known: Vec<String> = self.hosts.keys().map(|host| format!("`{host}`")).collect();
+            NoHost { host: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
     /// Hosts that may run services, by name.
     pub fn service_hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values().filter(|host| host.role == HostRole::Full)

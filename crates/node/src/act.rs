@@ -1,7 +1,6 @@
 //! Carries out actions in the background and reports what came of them.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::check;
 use crate::client::Client;
-use crate::data::write_durably;
 use crate::host::Outcome;
 use crate::store::{Leadership, Store, Stored};
 use crate::wire::{AnswerWire, ReportWire};
@@ -52,8 +50,8 @@ pub struct Hands {
     pub plan: Writer<Plan>,
     /// The gateway's snapshot on disk.
     pub routes: Writer<RouteTable>,
-    /// Where the system file in force is kept for people.
-    pub system_file: PathBuf,
+    /// The system file in force, on disk.
+    pub system_file: Writer<Arc<str>>,
     /// Text of the system file that this node was started with: the system begins with it if it
     /// has none yet.
     pub system_text: Arc<str>,
@@ -219,16 +217,6 @@ impl Hands {
                 Ok(Some(plan)) => hands.tell(Event::PlanSeen { plan }).await,
                 Ok(None) => {}
                 Err(reason) => tracing::debug!(reason, "the applied plan was not read"),
-            }
-        });
-    }
-
-    /// Keeps the system file in force beside the plan, for people: nothing reads it that has a plan.
-    pub fn keep_system_file(&self, text: Arc<str>) {
-        let path = self.system_file.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = write_durably(&path, text.as_bytes()) {
-                tracing::warn!(path = %path.display(), %error, "the system file was not kept");
             }
         });
     }

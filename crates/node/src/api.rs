@@ -141,7 +141,7 @@ async fn status(State(context): State<Context>, RawQuery(query): RawQuery) -> Re
     let local = query.as_deref().is_some_and(|query| query.split('&').any(|part| part == "local"));
     if !local
         && let Some(leader) = own.leader.as_ref().filter(|leader| *leader != context.host.as_str())
-        && let Some(host) = system.hosts.values().find(|host| host.name.as_str() == leader)
+        && let Ok(host) = system.find_host(leader)
     {
         let address = SocketAddr::new(host.address, system.ports.api);
         let limit = patience_for(&context.round_trips.borrow(), &host.name, LEADER_STATUS_MAX);

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use evenkeel_coordinator::log::{self, Contents};
+use evenkeel_files::{Readers, replace};
 use evenkeel_model::name::{HostName, SystemName};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -222,7 +223,7 @@ impl DataFolder {
         let path = self.identity();
         serde_json::to_string(identity)
             .map_err(io::Error::other)
-            .and_then(|text| write_durably(&path, text.as_bytes()))
+            .and_then(|text| replace(&path, text.as_bytes(), Readers::Usual))
             .map_err(|source| OpenError::Io { step: "write", path, source })
     }
 
@@ -351,24 +352,6 @@ pub fn at_short_path<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>)
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let opened = File::open(folder)?;
     act(&Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name))
-}
-
-/// Replaces the file at `path` by `bytes`, so that a crash leaves the old or the new contents.
-///
-/// # Errors
-/// When writing, syncing or renaming fails; the old contents are then still in place.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

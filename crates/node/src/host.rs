@@ -210,7 +210,7 @@ impl Host {
             return false;
         }
         tracing::info!(revision = declaration.revision, "another system file is in force");
-        self.hands.keep_system_file(Arc::clone(&declaration.text));
+        self.hands.system_file.write(Arc::clone(&declaration.text));
         self.system.send_replace(Arc::clone(system));
         if let Some(trust) = &self.trust {
             trust.set_members(protection::members(system));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_files::{Readers, replace};
 use evenkeel_trust::folder::{Folder, FolderError};
 use evenkeel_trust::join::{self, FORMAT, JOIN_PATH, JoinAnswer, JoinRequest, PinError, Refusal};
 use evenkeel_trust::request::CertificateRequest;
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::data::{DataFolder, OpenError, write_durably};
+use crate::data::{DataFolder, OpenError};
 
 /// Time to connect to one address.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -142,11 +143,8 @@ pub async fn join(token: &Token, data: &Path) -> Result<(), JoinError> {
         return Err(JoinError::SystemFile);
     }
     let path = data.system_file();
-    write_durably(&path, answer.system_file.as_bytes()).map_err(|source| OpenError::Io {
-        step: "write",
-        path,
-        source,
-    })?;
+    replace(&path, answer.system_file.as_bytes(), Readers::Usual)
+        .map_err(|source| OpenError::Io { step: "write", path, source })?;
     // The certificate is the last: once it is there, all is.
     Ok(folder.store_credentials(&credentials)?)
 }

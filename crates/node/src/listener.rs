@@ -31,7 +31,7 @@ use nix::sys::socket::{
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Seconds of silence on a connection after which the other side is asked whether it is there, and
 /// between two such questions.
@@ -39,6 +39,9 @@ const KEEPALIVE_SECONDS: u32 = 10;
 
 /// Questions without an answer after which a connection has ended.
 const KEEPALIVE_MAX: u32 = 3;
+
+/// Pause after a failed accept, which is most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time for the first byte of a connection.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
@@ -161,9 +164,8 @@ async fn accept(
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of file descriptors, most often: the next try comes a little later.
                 tracing::warn!(%error, "cannot accept a connection to the API");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };

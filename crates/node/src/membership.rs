@@ -20,7 +20,7 @@ use std::time::Duration;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::Expect;
 use evenkeel_model::name::HostName;
-use evenkeel_model::system::System;
+use evenkeel_model::system::{NoHost, System};
 use evenkeel_trust::authority::Authority;
 use evenkeel_trust::folder::Folder;
 use evenkeel_trust::identity::Subject;
@@ -50,13 +50,8 @@ const TRIES_MAX: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The system file has no such host.
-    #[error("there is no host `{host}` in the system file in force, which has {known}")]
-    NoHost {
-        /// The name given.
-        host: String,
-        /// The hosts that it has.
-        known: String,
-    },
+    #[error("{0} in the system file in force")]
+    NoHost(#[from] NoHost),
     /// It would be good for too long, or not at all.
     #[error("a join token is good for 1 s to {} days", TOKEN_LIFE_MAX.as_secs() / 86_400)]
     Life,
@@ -154,12 +149,7 @@ impl Membership {
     /// There is no such host, or the token can't be kept.
     pub async fn give_token(&self, host: &str, life: Duration) -> Result<Token, TokenError> {
         let (parts, system) = (&self.parts, self.system());
-        let found = system.hosts.values().find(|known| known.name.as_str() == host);
-        let Some(place) = found else {
-            let known = system.hosts.keys().map(|host| format!("`{host}`"));
-            let known = known.collect::<Vec<_>>().join(", ");
-            return Err(TokenError::NoHost { host: host.to_owned(), known });
-        };
+        let place = system.find_host(host)?;
         if life < Duration::from_secs(1) || life > TOKEN_LIFE_MAX {
             return Err(TokenError::Life);
         }
@@ -167,7 +157,7 @@ impl Membership {
         let record = Record::new(&place.name, now().as_secs() + life.as_secs());
         self.keep(&secret.hash(), record).await.map_err(TokenError::Store)?;
         Ok(Token {
-            authority: join::fingerprint_of(parts.trust.authority()),
+            authority: parts.trust.fingerprint(),
             secret,
             system: system.name.clone(),
             host: place.name.clone(),

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use evenkeel_control::plan::Plan;
+use evenkeel_files::{Readers, replace};
 use evenkeel_model::name::SystemName;
 
-use crate::data::write_durably;
 use crate::wire::{FORMAT, PlanWire};
 
 /// Replaces the plan at `path`, keeping the present one as `plan.previous.json`.
@@ -27,7 +27,7 @@ pub fn write(path: &Path, system: &SystemName, plan: &Plan) -> io::Result<()> {
     if parse(path, system).is_some() {
         fs::copy(path, previous(path))?;
     }
-    write_durably(path, text.as_bytes())
+    replace(path, text.as_bytes(), Readers::Usual)
 }
 
 /// Reads the plan at `path`, or the one before it when that is damaged. `None` when the host never

@@ -15,11 +15,9 @@ use evenkeel_coordinator::options::{
 use evenkeel_coordinator::{Coordinator, StartError as CoordinatorError};
 use evenkeel_diagnostic::Diagnostic;
 use evenkeel_gateway::snapshot;
-use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::place::Host as Place;
-use evenkeel_model::system::System;
-use evenkeel_node_core::event::Event;
+use evenkeel_model::system::{NoHost, System};
 use evenkeel_node_core::host_loop::HostLoop;
 use evenkeel_node_core::process::ProcessId;
 use evenkeel_node_core::settings::{Adopted, Restored, Settings, Timings};
@@ -34,7 +32,7 @@ use crate::api::{self, Context};
 use crate::client::Client;
 use crate::clock;
 use crate::data::{self, DataFolder, LogWanted, OpenError, at_short_path};
-use crate::host::{Ending, Given, Host, Inlets, Outcome};
+use crate::host::{Ending, Given, Host, Inlets};
 use crate::listener;
 use crate::membership::{Membership, routes};
 use crate::plan_file;
@@ -42,7 +40,7 @@ use crate::probe::Probes;
 use crate::protection::{Protection, ProtectionError, Wanted};
 use crate::round_trips::Window;
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer;
 
 /// Most bytes of the coordinator's log folder.
 const LOG_BYTES_MAX: u64 = 4 << 30;
@@ -233,10 +231,10 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
             system: system_seen,
             client,
             round_trips: measured,
-            plan: plan_writer(&folder, &system, outcomes.clone()),
-            routes: routes_writer(&folder, outcomes.clone()),
+            plan: writer::of_plans(&folder, &system, outcomes.clone()),
+            routes: writer::of_routes(&folder, outcomes.clone()),
+            system_file: writer::of_system_files(&folder, outcomes.clone()),
             outcomes,
-            system_file: folder.system_file(),
             system_text: Arc::clone(&loaded.declaration.text),
         },
         name: place.name.clone(),
@@ -341,19 +339,19 @@ fn find_host<'a>(
     path: &Path,
     system: &'a System,
 ) -> Result<&'a Place, StartError> {
-    let found = system.hosts.values().find(|host| host.name.as_str() == options.host);
+    let found = system.find_host(&options.host);
     // The folder's own system file knows no host that was added since, or this one is a twin's.
-    if found.is_none()
+    if found.is_err()
         && let Some(owner) = data::owner(&options.data).filter(|owner| *owner != options.host)
         && let Ok(wanted) = HostName::parse(&options.host)
     {
         let folder = options.data.clone();
         return Err(OpenError::OtherHost { folder, found: owner, wanted }.into());
     }
-    found.ok_or_else(|| StartError::NoHost {
-        host: options.host.clone(),
+    found.map_err(|NoHost { host, known }| StartError::NoHost {
+        host,
         path: path.to_path_buf(),
-        known: system.hosts.keys().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "),
+        known,
     })
 }
 
@@ -486,35 +484,6 @@ fn restored(folder: &DataFolder, system: &System, shims: &Shims) -> Restored {
         routes,
         processes: adopted.collect(),
     }
-}
-
-fn plan_writer(
-    folder: &DataFolder,
-    system: &System,
-    outcomes: mpsc::Sender<Outcome>,
-) -> Writer<Plan> {
-    let (path, system) = (folder.plan(), system.name.clone());
-    Writer::start(outcomes, move |plan: &Plan| {
-        let number = plan.number;
-        match plan_file::write(&path, &system, plan) {
-            Ok(()) => Event::PlanSaved { number },
-            Err(error) => {
-                let reason = format!("write `{}`: {error}", path.display());
-                Event::PlanSaveFailed { number, reason }
-            }
-        }
-    })
-}
-
-fn routes_writer(folder: &DataFolder, outcomes: mpsc::Sender<Outcome>) -> Writer<RouteTable> {
-    let path = folder.routes();
-    Writer::start(outcomes, move |routes: &RouteTable| {
-        let generation = routes.generation;
-        match snapshot::write(&path, routes) {
-            Ok(()) => Event::RoutesWritten { generation },
-            Err(error) => Event::RoutesFailed { generation, reason: error.to_string() },
-        }
-    })
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ use toml::de::DeTable;
 use crate::reader::{Reader, Table};
 use crate::spans::Spans;
 
+pub use units::parse_duration;
+
 /// A file that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {

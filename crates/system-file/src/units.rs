@@ -15,8 +15,10 @@ const DURATION_UNITS: [(&str, u128); 7] = [
 const SIZE_UNITS: [(&str, u128); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Parses one or more numbers with units, without spaces; fractions are allowed: `1.5s`.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+/// Parses one or more numbers with units, without spaces; fractions are allowed: `1.5s`. `None` for
+/// anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let nanos = parse_sum(text, &DURATION_UNITS)?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }

@@ -126,7 +126,7 @@ impl Credentials {
     /// They do not.
     pub fn check(&self, system: &SystemName) -> Result<Subject, CredentialsError> {
         verify::check_chain(&self.certificate, &self.authority)
-            .map_err(CredentialsError::Foreign)?;
+            .map_err(|error| CredentialsError::Foreign(error.into()))?;
         Subject::of(&self.certificate, system)
             .ok_or_else(|| CredentialsError::Nobody(system.clone()))
     }

@@ -9,11 +9,12 @@
 //!
 //! Each is replaced whole, is on disk before anything depends on it, and is for its owner alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use evenkeel_files::{Readers, replace, sync_folder_of};
 use evenkeel_model::name::{HostName, SystemName};
 use rustls::pki_types::UnixTime;
 
@@ -247,16 +248,13 @@ impl Folder {
     pub fn write(&self, path: &Path, text: &str) -> Result<(), FolderError> {
         let failed = |source| FolderError::Io { step: "write", path: path.to_path_buf(), source };
         self.make().map_err(failed)?;
-        write_privately(path, text.as_bytes()).map_err(failed)
+        replace(path, text.as_bytes(), Readers::Owner).map_err(failed)
     }
 
     fn make(&self) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).recursive(true).create(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            Ok(()) | Err(_) => match self.0.parent() {
-                Some(parent) => File::open(parent)?.sync_all(),
-                None => Ok(()),
-            },
+            Ok(()) | Err(_) => sync_folder_of(&self.0),
         }
     }
 
@@ -265,7 +263,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed,
         };
-        removed.and_then(|()| File::open(&self.0)?.sync_all()).map_err(|source| FolderError::Io {
+        removed.and_then(|()| sync_folder_of(path)).map_err(|source| FolderError::Io {
             step: "remove",
             path: path.to_path_buf(),
             source,
@@ -278,24 +276,5 @@ fn read(path: &Path) -> Result<Option<String>, FolderError> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FolderError::Io { step: "read", path: path.to_path_buf(), source }),
-    }
-}
-
-/// Replaces the file at `path`, so that a crash leaves the old or the new contents, and nobody but
-/// its owner can ever read it.
-fn write_privately(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    // One that a crash has left may be open to others.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_model::name::SystemName;
 use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, ClientConfig, Error};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -100,12 +101,6 @@ pub async fn connect(stream: TcpStream, token: &Token) -> Result<Stream, PinErro
     }
 }
 
-/// Returns what tells the authority of a certificate from every other one.
-#[must_use]
-pub fn fingerprint_of(authority: &rustls::pki_types::CertificateDer<'_>) -> [u8; 32] {
-    fingerprint(authority)
-}
-
 fn is_unknown_issuer(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(inner, Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
@@ -114,8 +109,8 @@ fn is_unknown_issuer(error: &io::Error) -> bool {
 /// Writes the certificates of an answer.
 #[must_use]
 pub fn certificates_to_text(
-    certificate: &rustls::pki_types::CertificateDer<'_>,
-    authority: &rustls::pki_types::CertificateDer<'_>,
+    certificate: &CertificateDer<'_>,
+    authority: &CertificateDer<'_>,
 ) -> String {
     [certificate, authority].map(pem::certificate).concat()
 }

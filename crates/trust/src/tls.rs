@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use evenkeel_model::name::{HostName, SystemName};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -25,7 +26,10 @@ use crate::credentials::{Credentials, CredentialsError};
 use crate::identity::{Subject, server_name};
 use crate::renewal::Validity;
 use crate::stream::Stream;
-use crate::verify::{ClientOfSystem, Demand, HANDSHAKE_MAX, ServerOfSystem, provider};
+use crate::verify::{ClientOfSystem, Demand, ServerOfSystem, fingerprint, provider};
+
+/// Time for a handshake with a host near by: a handful of packets and a few milliseconds of work.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 
 /// The hosts of the system, and where they are.
 pub type Members = BTreeMap<HostName, IpAddr>;
@@ -189,10 +193,10 @@ impl Trust {
         *self.0.validity.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the authority's certificate.
+    /// Returns what tells the system's authority from every other one.
     #[must_use]
-    pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.0.authority
+    pub fn fingerprint(&self) -> [u8; 32] {
+        fingerprint(&self.0.authority)
     }
 
     /// Returns whether connections from and to `address`, one of a host, are protected.

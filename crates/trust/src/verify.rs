@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
@@ -89,19 +88,17 @@ fn client_verifier(authority: &CertificateDer<'_>) -> Result<Arc<dyn ClientCertV
 pub(crate) fn check_chain(
     certificate: &CertificateDer<'_>,
     authority: &CertificateDer<'_>,
-) -> Result<(), Cause> {
-    let verifier = client_verifier(authority)?;
-    let verify = |time| verifier.verify_client_cert(certificate, &[], time);
-    match verify(UnixTime::now()) {
+) -> Result<(), Error> {
+    let check = |time| check_chain_at(certificate, authority, time);
+    match check(UnixTime::now()) {
         Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
             not_before, ..
-        })) => verify(not_before)?,
+        })) => check(not_before),
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            verify(not_after)?
+            check(not_after)
         }
-        other => other?,
-    };
-    Ok(())
+        other => other,
+    }
 }
 
 /// Checks that `authority` made `certificate`, and that it holds at `time`.
@@ -112,6 +109,34 @@ pub(crate) fn check_chain_at(
 ) -> Result<(), Error> {
     let verifier = client_verifier(authority).map_err(|error| Error::General(error.to_string()))?;
     verifier.verify_client_cert(certificate, &[], time).map(drop)
+}
+
+/// How a signature of a handshake is checked, by either side: TLS 1.3 alone is spoken.
+macro_rules! checks_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = provider().signature_verification_algorithms;
+            verify_tls13_signature(message, certificate, signature, &algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 /// Whether the connecting side must show a certificate.
@@ -154,27 +179,7 @@ impl ClientCertVerifier for ClientOfSystem {
         judge_kindly(now, |time| self.inner.verify_client_cert(end_entity, intermediates, time))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    checks_signatures!();
 }
 
 /// Takes the server that is looked for, with a certificate of the authority.
@@ -202,27 +207,7 @@ impl ServerCertVerifier for ServerOfSystem {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    checks_signatures!();
 }
 
 /// Takes any host of the one system whose authority has this fingerprint: all that somebody knows
@@ -249,29 +234,5 @@ impl ServerCertVerifier for ServerOfFingerprint {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    checks_signatures!();
 }
-
-/// Time for a handshake with a host near by: a handful of packets and a few milliseconds of work.
-pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(2);

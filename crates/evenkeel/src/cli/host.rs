@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::parse_time;
 use crate::commands;
 
 /// Arguments of `evenkeel host`.
@@ -27,7 +28,7 @@ pub(crate) enum HostCommand {
         /// The host's name in the system file
         host: String,
         /// How long the token is good, such as `30m` or `1h`
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_life)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_time)]
         ttl: Duration,
         /// The data folder of the node on this machine
         #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
@@ -74,19 +75,4 @@ pub(crate) enum CaCommand {
         #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
         data: PathBuf,
     },
-}
-
-/// Reads a time such as `90s`, `30m`, `1h` or `2d`.
-fn parse_life(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: write `90s`, `30m`, `1h` or `2d`");
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 60 * 60,
-        Some('d') => 24 * 60 * 60,
-        Some(_) | None => return Err(wrong()),
-    };
-    let number = text.get(..text.len() - 1).unwrap_or_default();
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    Ok(Duration::from_secs(u64::from(number) * unit))
 }

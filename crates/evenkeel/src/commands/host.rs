@@ -1,11 +1,11 @@
 //! `evenkeel host`: gives out tokens, and joins a system with one; `evenkeel ca`: begins one.
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use evenkeel_files::{Readers, replace};
 use evenkeel_node::data::DataFolder;
 use evenkeel_node::joining::{self, JoinError};
 use evenkeel_node::membership::routes::TOKENS_PATH;
@@ -90,14 +90,11 @@ pub(crate) fn run_ca(command: &CaCommand) -> Outcome {
     let CaCommand::Init { system, host, data } = command;
     let text = input::read(system)?;
     let parsed = input::parse(system, &text)?.system;
-    let found = parsed.hosts.values().find(|known| known.name.as_str() == host);
-    let Some(place) = found else {
-        let known = parsed.hosts.keys().map(|host| format!("`{host}`"));
-        let known = known.collect::<Vec<_>>().join(", ");
-        let text =
-            format!("there is no host `{host}` in `{}`, which has {known}", system.display());
-        return Err(Failure::bad_input(anyhow::Error::msg(text)));
-    };
+    let place = parsed.find_host(host).map_err(|error| {
+        let text = format!("{error} in `{}`", system.display());
+        Failure::bad_input(anyhow::Error::msg(text))
+            .with_help("say with --host which of them this machine is")
+    })?;
     let opened = DataFolder::open(data, &parsed.name, &place.name).map_err(|error| {
         let help = error.help();
         Failure::from(anyhow::Error::new(error)).with_help(help)
@@ -113,7 +110,8 @@ pub(crate) fn run_ca(command: &CaCommand) -> Outcome {
     }
     folder.bootstrap(&parsed.name, &place.name, now()).map_err(refused)?;
     if !opened.system_file().exists() {
-        fs::write(opened.system_file(), &text).context("write the system file")?;
+        replace(&opened.system_file(), text.as_bytes(), Readers::Usual)
+            .context("write the system file")?;
     }
     let (name, data) = (&parsed.name, data.display());
     show::result(&format!(

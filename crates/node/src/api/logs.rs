@@ -101,8 +101,7 @@ async fn ask(
     lines: usize,
 ) -> Result<Vec<String>, String> {
     let system = Arc::clone(&context.system.borrow());
-    let known = system.hosts.values().find(|known| known.name.as_str() == host);
-    let known = known.ok_or_else(|| format!("there is no host `{host}`"))?;
+    let known = system.find_host(host).map_err(|error| error.to_string())?;
     let address = SocketAddr::new(known.address, system.ports.api);
     let path = format!("/internal/log?of={instance}&lines={lines}");
     let answer = context.client.get(address, &path, ANSWER_MAX).await?;

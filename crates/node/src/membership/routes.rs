@@ -97,7 +97,7 @@ async fn give_token(
         Ok(token) => token.to_text().into_response(),
         Err(error) => {
             let status = match error {
-                TokenError::NoHost { .. } => StatusCode::NOT_FOUND,
+                TokenError::NoHost(_) => StatusCode::NOT_FOUND,
                 TokenError::Life => StatusCode::BAD_REQUEST,
                 TokenError::Random(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 TokenError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -9,6 +9,7 @@ use evenkeel_trust::credentials::Key;
 use evenkeel_trust::join;
 use evenkeel_trust::renewal::{Standing, now};
 use evenkeel_trust::request::CertificateRequest;
+use tokio::time::sleep;
 
 use super::routes::RENEW_PATH;
 use super::{AUTHORITY, Membership, Seat};
@@ -48,7 +49,7 @@ pub(super) async fn run(membership: Membership) {
             }
             warned = warning;
         }
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
     }
 }
 

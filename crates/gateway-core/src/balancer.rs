@@ -243,6 +243,7 @@ impl Balancer {
         let known = self.keys.get(&endpoint.id).copied();
         if let Some((key, slot)) = known.and_then(|key| Some((key, self.slots.get_mut(&key)?)))
             && slot.endpoint.address == endpoint.address
+            && slot.endpoint.link == endpoint.link
             && slot.upstream == *upstream
         {
             slot.endpoint = endpoint.clone();

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_model::instance::{InstanceId, InstancePhase};
@@ -157,6 +157,8 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// Where it listens; that of a replica on another host is the relay of that host, if it has one.
     pub address: SocketAddr,
+    /// How it is connected to.
+    pub link: Link,
     /// The host it runs on.
     pub host: HostName,
     /// The region of `host`.
@@ -168,6 +170,16 @@ pub struct Endpoint {
     /// How it is asked for its health, where that differs from [`Upstream::health`]: while a new
     /// definition replaces an old one, replicas of both are there.
     pub health: Option<HealthCheck>,
+}
+
+/// How an endpoint is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// By TCP, as it listens.
+    Plain,
+    /// By TLS in which both sides prove which hosts they are: an API as it listens, a replica
+    /// through the relay of its host.
+    Proven,
 }
 
 /// Names an endpoint. Health and counters are kept under this name when the table changes.
@@ -254,12 +266,33 @@ impl RouteTable {
             }
         }
         let mut endpoints = BTreeSet::new();
-        for endpoint in self.upstreams.values().flat_map(|upstream| &upstream.endpoints) {
+        for endpoint in self.endpoints() {
             if !endpoints.insert(&endpoint.id) {
                 return Err(TableError::EndpointTwice(endpoint.id.clone()));
             }
         }
         Ok(())
+    }
+
+    /// Returns where a replica of this table's own host listens; `None` if it has no such replica.
+    #[must_use]
+    pub fn own_replica(&self, replica: &InstanceId) -> Option<SocketAddr> {
+        let id = EndpointId::Replica(replica.clone());
+        self.endpoints()
+            .find(|endpoint| endpoint.host == self.host && endpoint.id == id)
+            .map(|endpoint| endpoint.address)
+    }
+
+    /// Returns every host of the system and its address.
+    pub fn hosts(&self) -> impl Iterator<Item = (&HostName, IpAddr)> {
+        self.endpoints().filter_map(|endpoint| match &endpoint.id {
+            EndpointId::Api(host) => Some((host, endpoint.address.ip())),
+            EndpointId::Replica(_) => None,
+        })
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.upstreams.values().flat_map(|upstream| &upstream.endpoints)
     }
 
     fn validate_route(&self, listener: &Listener, route: &Route) -> Result<(), TableError> {

@@ -2,16 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_gateway_core::balancer::{Action, EndpointKey, Event};
 use evenkeel_gateway_core::health::{Finding, Identity, Standing};
-use evenkeel_gateway_core::table::EndpointId;
-use evenkeel_model::name::HostName;
+use evenkeel_gateway_core::table::{Endpoint, EndpointId, Link};
 use evenkeel_model::service::Probe;
-use evenkeel_trust::stream::Stream;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderValue};
@@ -51,17 +48,17 @@ pub(crate) async fn run(shared: Rc<Shared>) -> Infallible {
 
 fn carry_out(shared: &Rc<Shared>, action: Action) {
     match action {
-        Action::Check { endpoint, id, address, probe, timeout } => {
-            let host = shared.balancer.borrow().endpoint(endpoint).map(|it| it.host.clone());
+        Action::Check { endpoint: key, probe, timeout, .. } => {
+            let endpoint = shared.balancer.borrow().endpoint(key).cloned();
             // It has left the table, and nobody waits for what it would say.
-            let Some(host) = host else { return };
-            let target = Target { endpoint, id, host, address };
+            let Some(endpoint) = endpoint else { return };
+            let target = Target { key, endpoint };
             let shared = Rc::clone(shared);
             let checking = async move {
                 let finding = check(&shared, &target, &probe, timeout).await;
                 let now = shared.clock.now();
                 let event = Event::CheckFinished(finding);
-                shared.balancer.borrow_mut().handle_event(target.endpoint, event, now);
+                shared.balancer.borrow_mut().handle_event(target.key, event, now);
                 shared.changed.notify_waiters();
                 shared.wake.notify_one();
             };
@@ -74,10 +71,8 @@ fn carry_out(shared: &Rc<Shared>, action: Action) {
 /// Who is asked.
 #[derive(Debug)]
 struct Target {
-    endpoint: EndpointKey,
-    id: EndpointId,
-    host: HostName,
-    address: SocketAddr,
+    key: EndpointKey,
+    endpoint: Endpoint,
 }
 
 fn announce(id: &EndpointId, from: Standing, to: Standing) {
@@ -96,15 +91,18 @@ fn announce(id: &EndpointId, from: Standing, to: Standing) {
 async fn check(shared: &Shared, target: &Target, probe: &Probe, longest: Duration) -> Finding {
     let asking = async {
         match probe {
-            Probe::Tcp => connect(shared, target).await.map(|_| Finding::Passed(Identity::Unsaid)),
-            Probe::Http(path) if shared.protection.is_protected(&target.host, target.address) => {
-                ask_through_kept(shared, target, path).await
+            Probe::Tcp => {
+                shared.protection.connect(&target.endpoint).await?;
+                Ok(Finding::Passed(Identity::Unsaid))
             }
-            Probe::Http(path) => {
-                let mut connection = begin(connect(shared, target).await?).await?;
-                let response = ask(&mut connection, target, path, Close::After).await?;
-                Ok(judge(&target.id, &response))
-            }
+            Probe::Http(path) => match target.endpoint.link {
+                Link::Proven => ask_through_kept(shared, target, path).await,
+                Link::Plain => {
+                    let mut connection = connect(shared, target).await?;
+                    let response = ask(&mut connection, target, path, Close::After).await?;
+                    Ok(judge(&target.endpoint.id, &response))
+                }
+            },
         }
     };
     match timeout(longest, asking).await {
@@ -114,20 +112,20 @@ async fn check(shared: &Shared, target: &Target, probe: &Probe, longest: Duratio
     }
 }
 
-async fn connect(shared: &Shared, target: &Target) -> io::Result<Stream> {
-    shared.protection.connect(&target.id, &target.host, target.address).await
+async fn connect(shared: &Shared, target: &Target) -> io::Result<Connection> {
+    begin(shared.protection.connect(&target.endpoint).await?).await
 }
 
 /// Asks on a connection that is open, if there is one: to prove who one is takes more than the
 /// question, and every gateway asks every endpoint all the time.
 async fn ask_through_kept(shared: &Shared, target: &Target, path: &str) -> io::Result<Finding> {
-    if let Some(kept) = shared.connections.take(target.endpoint)
+    if let Some(kept) = shared.connections.take(target.key)
         && let Ok(finding) = ask_and_keep(shared, target, kept, path).await
     {
         return Ok(finding);
     }
     // None was open; or it had been closed for being idle, which says nothing about the endpoint.
-    let connection = begin(connect(shared, target).await?).await?;
+    let connection = connect(shared, target).await?;
     ask_and_keep(shared, target, connection, path).await
 }
 
@@ -138,10 +136,10 @@ async fn ask_and_keep(
     path: &str,
 ) -> io::Result<Finding> {
     let response = ask(&mut connection, target, path, Close::Never).await?;
-    let finding = judge(&target.id, &response);
+    let finding = judge(&target.endpoint.id, &response);
     // An answer that is long or breaks off is an answer, but its connection is of no further use.
     if Limited::new(response.into_body(), ANSWER_MAX).collect().await.is_ok() {
-        shared.connections.keep(target.endpoint, connection);
+        shared.connections.keep(target.key, connection);
     }
     Ok(finding)
 }
@@ -170,7 +168,7 @@ async fn ask(
     close: Close,
 ) -> io::Result<Response<Incoming>> {
     let mut request = Request::get(path)
-        .header(HOST, target.address.to_string())
+        .header(HOST, target.endpoint.address.to_string())
         .body(Outgoing::Kept(Bytes::new()))
         .map_err(io::Error::other)?;
     if close == Close::After {

@@ -214,15 +214,9 @@ impl Exchange<'_> {
             self.shared.balancer.borrow().count_untried(&self.target().to, self.tries.tried(), now);
         let deadline = self.tries.connect_deadline(chosen.tier.round_trip(), others, now);
         let shared = self.shared;
-        let (id, host) = {
-            let balancer = shared.balancer.borrow();
-            let endpoint = balancer.endpoint(chosen.endpoint)?;
-            (endpoint.id.clone(), endpoint.host.clone())
-        };
-        let opening = async {
-            let stream = shared.protection.connect(&id, &host, chosen.address).await?;
-            connections::begin(stream).await
-        };
+        let endpoint = shared.balancer.borrow().endpoint(chosen.endpoint)?.clone();
+        let opening =
+            async { connections::begin(shared.protection.connect(&endpoint).await?).await };
         timeout_at(self.shared.clock.instant(deadline), opening).await.ok()?.ok()
     }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_gateway_core::table::{
-    Endpoint, EndpointId, Listener, ListenerId, Route, RouteTable, TableError, Upstream, UpstreamId,
+    Endpoint, EndpointId, Link, Listener, ListenerId, Route, RouteTable, TableError, Upstream,
+    UpstreamId,
 };
 use evenkeel_model::instance::{InstanceId, InstancePhase};
 use evenkeel_model::name::{GatewayName, HostName, NameError, RegionName, ServiceName};
@@ -108,6 +109,8 @@ enum ProbeText {
 struct EndpointText {
     id: EndpointIdText,
     address: SocketAddr,
+    #[serde(default)]
+    link: LinkText,
     host: String,
     region: String,
     zone: String,
@@ -121,6 +124,14 @@ struct EndpointText {
 enum EndpointIdText {
     Replica(String),
     Api(String),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum LinkText {
+    #[default]
+    Plain,
+    Proven,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -326,6 +337,10 @@ impl From<&Endpoint> for EndpointText {
                 EndpointId::Api(host) => EndpointIdText::Api(host.to_string()),
             },
             address: endpoint.address,
+            link: match endpoint.link {
+                Link::Plain => LinkText::Plain,
+                Link::Proven => LinkText::Proven,
+            },
             host: endpoint.host.to_string(),
             region: endpoint.region.to_string(),
             zone: endpoint.zone.to_string(),
@@ -349,6 +364,10 @@ impl EndpointText {
                 EndpointIdText::Api(text) => EndpointId::Api(name::<HostName>(text)?),
             },
             address: self.address,
+            link: match self.link {
+                LinkText::Plain => Link::Plain,
+                LinkText::Proven => Link::Proven,
+            },
             host: name(self.host)?,
             region: name(self.region)?,
             zone: name(self.zone)?,

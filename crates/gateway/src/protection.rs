@@ -3,11 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use evenkeel_gateway_core::table::{EndpointId, RouteTable};
+use evenkeel_gateway_core::table::{Endpoint, EndpointId, Link, RouteTable};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::folder::Folder;
 use evenkeel_trust::stream::Stream;
@@ -50,12 +49,8 @@ impl Protection {
 
     /// Takes connections of the hosts of `table` from now on, and of no other.
     pub(crate) fn follow(&self, table: &RouteTable) {
-        let endpoints = table.upstreams.values().flat_map(|upstream| &upstream.endpoints);
-        let members = endpoints.filter_map(|endpoint| match &endpoint.id {
-            EndpointId::Api(host) => Some((host.clone(), endpoint.address.ip())),
-            EndpointId::Replica(_) => None,
-        });
-        let members: Members = members.collect();
+        let members: Members =
+            table.hosts().map(|(host, address)| (host.clone(), address)).collect();
         if let Some(trust) = &*self.trust.borrow() {
             trust.set_members(members.clone());
         }
@@ -79,31 +74,25 @@ impl Protection {
         }
     }
 
-    /// Connects to an endpoint of `host`.
-    pub(crate) async fn connect(
-        &self,
-        id: &EndpointId,
-        host: &HostName,
-        address: SocketAddr,
-    ) -> io::Result<Stream> {
-        let stream = TcpStream::connect(address).await?;
+    /// Connects to an endpoint.
+    pub(crate) async fn connect(&self, endpoint: &Endpoint) -> io::Result<Stream> {
+        let stream = TcpStream::connect(endpoint.address).await?;
         stream.set_nodelay(true)?;
         notice_death(&stream)?;
-        if !self.is_protected(host, address) {
-            return Ok(Stream::Plain(stream));
+        match endpoint.link {
+            Link::Plain => Ok(Stream::Plain(stream)),
+            Link::Proven => self.prove(stream, endpoint).await,
         }
+    }
+
+    async fn prove(&self, stream: TcpStream, endpoint: &Endpoint) -> io::Result<Stream> {
         let trust = self.trust().ok_or_else(|| io::Error::other("there is no certificate"))?;
-        let mut stream = trust.connect(stream, host).await?;
-        match id {
+        let mut stream = trust.connect(stream, &endpoint.host).await?;
+        match &endpoint.id {
             EndpointId::Api(_) => {}
             EndpointId::Replica(replica) => relay::ask(&mut stream, replica).await?,
         }
         Ok(stream)
-    }
-
-    /// Returns whether connections to an endpoint of `host` are protected.
-    pub(crate) fn is_protected(&self, host: &HostName, address: SocketAddr) -> bool {
-        self.folder.is_some() && *host != self.host && !address.ip().is_loopback()
     }
 }
 

@@ -14,19 +14,16 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use evenkeel_gateway_core::table::{EndpointId, RouteTable};
 use evenkeel_model::instance::InstanceId;
 use evenkeel_trust::stream::Stream;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::io::InspectReader;
 
 use crate::protection::notice_death;
 use crate::shared::Shared;
@@ -115,17 +112,6 @@ fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// Returns where a replica of the table's own host listens.
-fn own_replica(table: &RouteTable, replica: &InstanceId) -> Option<SocketAddr> {
-    let id = EndpointId::Replica(replica.clone());
-    table
-        .upstreams
-        .values()
-        .flat_map(|upstream| &upstream.endpoints)
-        .find(|endpoint| endpoint.host == table.host && endpoint.id == id)
-        .map(|endpoint| endpoint.address)
-}
-
 /// Serves one connection of another host.
 pub(crate) async fn serve(
     shared: Rc<Shared>,
@@ -152,7 +138,7 @@ async fn begin(shared: &Shared, stream: TcpStream) -> io::Result<(Stream, TcpStr
     let trust = trust.ok_or_else(|| io::Error::other("there is no certificate"))?;
     let (mut stream, _host) = trust.accept(stream).await?;
     let replica = timeout(QUESTION_MAX, read_question(&mut stream)).await??;
-    let address = own_replica(shared.balancer.borrow().table(), &replica);
+    let address = shared.balancer.borrow().table().own_replica(&replica);
     let Some(address) = address else {
         answer(&mut stream, Verdict::Unknown).await?;
         return Err(invalid("no replica of this host has that name"));
@@ -191,11 +177,14 @@ enum Said {
 }
 
 impl Said {
-    /// Returns for how long an answer seems to have ended.
-    fn idle(self, now: Instant) -> Option<Duration> {
+    /// Returns when to look again whether the connection is idle; `None` when it is.
+    fn until_idle(self, now: Instant) -> Option<Duration> {
         match self {
-            Self::Caller => None,
-            Self::Replica(at) => Some(now.saturating_duration_since(at)),
+            Self::Caller => Some(IDLE_AFTER),
+            Self::Replica(at) => {
+                let silence = now.saturating_duration_since(at);
+                Some(IDLE_AFTER.saturating_sub(silence)).filter(|left| !left.is_zero())
+            }
         }
     }
 }
@@ -203,62 +192,30 @@ impl Said {
 /// Carries bytes both ways until a side ends, or this gateway does and no answer is under way.
 async fn pass_on(caller: Stream, replica: TcpStream, mut ending: watch::Receiver<bool>) {
     let said = Cell::new(Said::Replica(Instant::now()));
-    let mut caller = Heard { stream: caller, note: || said.set(Said::Caller) };
-    let mut replica = Heard { stream: replica, note: || said.set(Said::Replica(Instant::now())) };
+    let mut caller = InspectReader::new(caller, |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            said.set(Said::Caller);
+        }
+    });
+    let mut replica = InspectReader::new(replica, |bytes: &[u8]| {
+        if !bytes.is_empty() {
+            said.set(Said::Replica(Instant::now()));
+        }
+    });
     let copying = tokio::io::copy_bidirectional(&mut caller, &mut replica);
     let idle = async {
         // Without a gateway nobody ends it.
         if ending.wait_for(|ending| *ending).await.is_err() {
             std::future::pending::<()>().await;
         }
-        while said.get().idle(Instant::now()).is_none_or(|silence| silence < IDLE_AFTER) {
-            sleep(IDLE_AFTER / 4).await;
+        while let Some(pause) = said.get().until_idle(Instant::now()) {
+            sleep(pause).await;
         }
     };
     tokio::select! {
         // How a connection ends is its two sides' business.
         _ended = copying => {}
         () = idle => {}
-    }
-}
-
-/// A stream that tells when something was read from it.
-struct Heard<S, F> {
-    stream: S,
-    note: F,
-}
-
-impl<S: AsyncRead + Unpin, F: Fn() + Unpin> AsyncRead for Heard<S, F> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if read.is_ready() && buffer.filled().len() > before {
-            (this.note)();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin, F: Unpin> AsyncWrite for Heard<S, F> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 
@@ -277,8 +234,9 @@ mod tests {
     #[test]
     fn an_answer_under_way_is_not_idle() {
         let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        assert_eq!(Said::Caller.idle(later), None);
-        assert_eq!(Said::Replica(now).idle(later), Some(Duration::from_secs(1)));
+        let answer = Said::Replica(now);
+        assert_eq!(answer.until_idle(now + IDLE_AFTER / 4), Some(IDLE_AFTER * 3 / 4));
+        assert_eq!(answer.until_idle(now + IDLE_AFTER), None);
+        assert_eq!(Said::Caller.until_idle(now + IDLE_AFTER * 9), Some(IDLE_AFTER));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel_control::plan::Plan;
 use evenkeel_gateway_core::table::{
-    Endpoint, EndpointId, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
+    Endpoint, EndpointId, Link, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
 };
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::name::RegionName;
@@ -46,7 +46,7 @@ pub fn build_routes(
             (id, upstream(&view, service))
         })
         .collect();
-    let apis = system.hosts.values().map(|host| api(system, host)).collect();
+    let apis = system.hosts.values().map(|host| api(&view, host)).collect();
     upstreams.insert(UpstreamId::KeyValue, Upstream::key_value(apis));
     RouteTable {
         system: system.name.clone(),
@@ -95,12 +95,14 @@ fn upstream(view: &View<'_>, service: &Service) -> Upstream {
 fn replica(view: &View<'_>, service: &Service, instance: &Instance) -> Option<Endpoint> {
     let host = view.system.hosts.get(&instance.host)?;
     let health = view.plan.definition(instance).map(|definition| &definition.health);
-    let direct = replica_address(host, instance.port, view.protected);
-    let is_remote = host.name != view.host.name;
-    let relay = relay_address(view.system, host, view.protected).filter(|_| is_remote);
+    let (address, link) = match relay_address(view.system, host, view.protected) {
+        Some(relay) if host.name != view.host.name => (relay, Link::Proven),
+        Some(_) | None => (replica_address(host, instance.port, view.protected), Link::Plain),
+    };
     Some(Endpoint {
         id: EndpointId::Replica(instance.id.clone()),
-        address: relay.unwrap_or(direct),
+        address,
+        link,
         host: host.name.clone(),
         region: host.region.clone(),
         zone: host.zone.clone(),
@@ -109,10 +111,12 @@ fn replica(view: &View<'_>, service: &Service, instance: &Instance) -> Option<En
     })
 }
 
-fn api(system: &System, host: &Host) -> Endpoint {
+fn api(view: &View<'_>, host: &Host) -> Endpoint {
+    let crosses = view.protected && host.name != view.host.name && !host.address.is_loopback();
     Endpoint {
         id: EndpointId::Api(host.name.clone()),
-        address: SocketAddr::new(host.address, system.ports.api),
+        address: SocketAddr::new(host.address, view.system.ports.api),
+        link: if crosses { Link::Proven } else { Link::Plain },
         host: host.name.clone(),
         region: host.region.clone(),
         zone: host.zone.clone(),
@@ -193,12 +197,25 @@ mod tests {
         let addresses = |protected| {
             let table = build_routes(&system, &plan, &here, protected, &BTreeMap::new(), 1);
             let upstream = &table.upstreams[&UpstreamId::Service(service().name)];
-            let found = upstream.endpoints.iter().map(|endpoint| endpoint.address.to_string());
+            let apis = &table.upstreams[&UpstreamId::KeyValue];
+            let found = upstream.endpoints.iter().chain(&apis.endpoints);
+            let found = found.map(|endpoint| format!("{:?} {}", endpoint.link, endpoint.address));
             (table.relay.map(|relay| relay.to_string()), found.collect::<Vec<_>>())
         };
-        let direct = ["10.0.0.1:20000", "10.0.0.2:20000"].map(str::to_owned).to_vec();
-        assert_eq!(addresses(false), (None, direct));
-        let relayed = ["127.0.0.1:20000", "10.0.0.2:7404"].map(str::to_owned).to_vec();
+        let direct = [
+            "Plain 10.0.0.1:20000",
+            "Plain 10.0.0.2:20000",
+            "Plain 10.0.0.1:7401",
+            "Plain 10.0.0.2:7401",
+        ];
+        assert_eq!(addresses(false), (None, direct.map(str::to_owned).to_vec()));
+        let relayed = [
+            "Plain 127.0.0.1:20000",
+            "Proven 10.0.0.2:7404",
+            "Plain 10.0.0.1:7401",
+            "Proven 10.0.0.2:7401",
+        ];
+        let relayed = relayed.map(str::to_owned).to_vec();
         assert_eq!(addresses(true), (Some("10.0.0.1:7404".to_owned()), relayed));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_gateway_core::table::{
-    Endpoint, EndpointId, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
+    Endpoint, EndpointId, Link, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
 };
 use evenkeel_model::instance::{InstanceId, InstancePhase};
 use evenkeel_model::name::ServiceName;
@@ -32,6 +32,7 @@ pub(crate) fn endpoint(serial: u64, host: &str, phase: InstancePhase) -> Endpoin
     Endpoint {
         id: EndpointId::Replica(InstanceId { service: "web".parse().unwrap(), serial }),
         address: format!("10.0.0.1:{port}").parse().unwrap(),
+        link: Link::Plain,
         host: host.parse().unwrap(),
         region: region.parse().unwrap(),
         zone: zone.parse().unwrap(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_gateway::{Options, serve, snapshot};
 use evenkeel_gateway_core::table::{
-    Endpoint, EndpointId, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
+    Endpoint, EndpointId, Link, Listener, ListenerId, Route, RouteTable, Upstream, UpstreamId,
 };
 use evenkeel_model::instance::{InstanceId, InstancePhase};
 use evenkeel_model::name::{GatewayName, ServiceName};
@@ -125,6 +125,8 @@ struct UpstreamState {
     dead: AtomicBool,
     seen: Mutex<Vec<Message>>,
     open: Mutex<Vec<TcpStream>>,
+    /// The connection and the `Host` of each health check.
+    checks: Mutex<Vec<(usize, String)>>,
     /// Connections that the other side ended.
     ended: AtomicU64,
 }
@@ -152,6 +154,7 @@ impl TestUpstream {
             dead: AtomicBool::new(false),
             seen: Mutex::default(),
             open: Mutex::default(),
+            checks: Mutex::default(),
             ended: AtomicU64::new(0),
         });
         let shared = Arc::clone(&state);
@@ -162,10 +165,14 @@ impl TestUpstream {
                 }
                 let stream = stream.unwrap();
                 stream.set_nodelay(true).unwrap();
-                shared.open.lock().unwrap().push(stream.try_clone().unwrap());
+                let connection = {
+                    let mut open = shared.open.lock().unwrap();
+                    open.push(stream.try_clone().unwrap());
+                    open.len()
+                };
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
-                    shared.serve(stream);
+                    shared.serve(stream, connection);
                     shared.ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
@@ -180,6 +187,13 @@ impl TestUpstream {
     /// The requests that were no health checks.
     pub(crate) fn seen(&self) -> Vec<Message> {
         self.state.seen.lock().unwrap().clone()
+    }
+
+    /// The connections of the health checks that named `host`, one after the other.
+    pub(crate) fn checks(&self, host: SocketAddr) -> Vec<usize> {
+        let checks = self.state.checks.lock().unwrap();
+        let named = checks.iter().filter(|(_, named)| *named == host.to_string());
+        named.map(|(connection, _)| *connection).collect()
     }
 
     pub(crate) fn ended(&self) -> u64 {
@@ -207,13 +221,17 @@ impl Drop for TestUpstream {
 }
 
 impl UpstreamState {
-    fn serve(&self, mut stream: TcpStream) {
+    fn serve(&self, mut stream: TcpStream, connection: usize) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         while let Some(request) = Message::read(&mut reader, false) {
             let is_check = request.first.starts_with("GET /healthz ");
             let mut manner = self.manner.lock().unwrap().clone();
-            if is_check && manner != Manner::Freeze {
-                manner = Manner::Name;
+            if is_check {
+                let host = request.header("host").to_owned();
+                self.checks.lock().unwrap().push((connection, host));
+                if manner != Manner::Freeze {
+                    manner = Manner::Name;
+                }
             }
             if !is_check {
                 self.seen.lock().unwrap().push(request.clone());
@@ -366,6 +384,11 @@ impl Folder {
     pub(crate) fn snapshot(&self) -> PathBuf {
         self.0.join("routes.json")
     }
+
+    /// Where the host's certificate is, if it has one.
+    pub(crate) fn trust(&self) -> PathBuf {
+        self.0.join("trust")
+    }
 }
 
 impl Drop for Folder {
@@ -379,12 +402,13 @@ impl Drop for Folder {
 pub(crate) struct Sockets {
     public: TcpListener,
     admin: TcpListener,
+    relay: TcpListener,
 }
 
 impl Sockets {
     pub(crate) fn open() -> Self {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { public: bind(), admin: bind() }
+        Self { public: bind(), admin: bind(), relay: bind() }
     }
 
     pub(crate) fn public(&self) -> TcpListener {
@@ -395,6 +419,10 @@ impl Sockets {
         self.public.local_addr().unwrap()
     }
 
+    pub(crate) fn relay(&self) -> SocketAddr {
+        self.relay.local_addr().unwrap()
+    }
+
     /// A table with one service `web` at these addresses, named `web-1`, `web-2` and so on, all
     /// on another host of this zone.
     pub(crate) fn table(&self, upstreams: &[&TestUpstream]) -> RouteTable {
@@ -402,6 +430,7 @@ impl Sockets {
         let endpoints = upstreams.iter().zip(1..).map(|(upstream, serial)| Endpoint {
             id: EndpointId::Replica(InstanceId::parse(&format!("web-{serial}")).unwrap()),
             address: upstream.address,
+            link: Link::Plain,
             host: "h2".parse().unwrap(),
             region: "r".parse().unwrap(),
             zone: "z".parse().unwrap(),
@@ -468,12 +497,13 @@ impl TestGateway {
         output: Box<dyn Write + Send>,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let inherited =
-            vec![sockets.public.try_clone().unwrap(), sockets.admin.try_clone().unwrap()];
+        let inherited = [&sockets.public, &sockets.admin, &sockets.relay];
+        let inherited = inherited.map(|socket| socket.try_clone().unwrap()).into();
+        let table = snapshot::read(&folder.snapshot()).ok().map(|loaded| loaded.table);
         let options = Options {
             snapshot: folder.snapshot(),
-            host: "h1".parse().unwrap(),
-            trust: None,
+            host: table.map_or_else(|| "h1".parse().unwrap(), |table| table.host),
+            trust: Some(folder.trust()).filter(|trust| trust.exists()),
             seed: 1,
         };
         let thread = std::thread::spawn(move || {

@@ -6,5 +6,6 @@ mod failures;
 mod forwarding;
 mod harness;
 mod process;
+mod relay;
 mod snapshots;
 mod streams;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use evenkeel_gateway::snapshot::{self, ReadError};
+use evenkeel_gateway_core::table::Link;
 use evenkeel_model::instance::InstancePhase;
 use evenkeel_model::service::{HealthCheck, Probe};
 
@@ -18,8 +19,12 @@ fn a_table_comes_back_as_it_was_written() {
     table.distances.insert("far".parse().unwrap(), std::time::Duration::from_micros(10_300));
     for upstream in table.upstreams.values_mut() {
         let own = HealthCheck { probe: Probe::Tcp, ..upstream.health.clone() };
-        upstream.endpoints.iter_mut().for_each(|endpoint| endpoint.health = Some(own.clone()));
+        for endpoint in &mut upstream.endpoints {
+            endpoint.health = Some(own.clone());
+            endpoint.link = Link::Proven;
+        }
     }
+    table.relay = Some(sockets.relay());
     snapshot::write(&path, &table).unwrap();
     let loaded = snapshot::read(&path).unwrap();
     assert!(loaded.damage.is_none());

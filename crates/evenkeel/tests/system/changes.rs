@@ -82,7 +82,7 @@ fn written(rig: &Rig, content: &str) -> PathBuf {
     path
 }
 
-fn command(rig: &Rig, words: &[&str], more: &[&str]) -> Said {
+pub(crate) fn command(rig: &Rig, words: &[&str], more: &[&str]) -> Said {
     let data = rig.data("fra-a");
     rig.run("fra-a", &[words, &["--data", text(&data)], more].concat())
 }
@@ -93,7 +93,7 @@ fn apply(rig: &Rig, content: &str, more: &[&str]) -> Said {
 }
 
 /// Makes changes under load: not one operation may fail or stay in doubt.
-pub(crate) fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
+fn under_load<T>(rig: &Rig, prefix: &str, change: impl FnOnce(&Rig) -> T) -> T {
     under_traffic(rig, Traffic::Profiles, prefix, change)
 }
 

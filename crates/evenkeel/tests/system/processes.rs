@@ -31,12 +31,8 @@ pub(crate) fn a_killed_node_disturbs_nobody(rig: &mut Rig) {
     let host = rig.hosts().into_iter().find(|host| *host != leader).unwrap();
     let before = rig.supervised(&host).unwrap();
     assert_eq!(before.len(), 2, "{before:?}");
-    let over = AtomicBool::new(false);
     let rig = &*rig;
-    let (answers, failures) = std::thread::scope(|scope| {
-        let client = scope.spawn(|| ask_until(rig, &host, &over));
-        // Also when something fails: the client is waited for.
-        let end = SetOnDrop(&over);
+    answered_meanwhile(rig, &host, || {
         let killed = rig.kill_node(&host);
         let after = eventually("another node supervises the host", || {
             let node = rig.node(&host).filter(|node| *node != killed);
@@ -45,6 +41,17 @@ pub(crate) fn a_killed_node_disturbs_nobody(rig: &mut Rig) {
         });
         assert_eq!(after, before, "the processes of {host}");
         rig.wait_until_complete();
+    });
+}
+
+/// Reads and writes through a host's gateway while something happens: each request is answered.
+pub(crate) fn answered_meanwhile(rig: &Rig, host: &str, happening: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    let (answers, failures) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| ask_until(rig, host, &over));
+        // Also when something fails: the client is waited for.
+        let end = SetOnDrop(&over);
+        happening();
         drop(end);
         client.join().unwrap()
     });

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use evenkeel_control::report::HostReport;
 use evenkeel_lab::HostStatus;
 use evenkeel_lab::world::World;
+use evenkeel_node::client::Client;
 use evenkeel_node::status::{HostWire, Source};
-use evenkeel_node::wire::HostStateWire;
+use evenkeel_node::wire::{HostStateWire, ReportWire};
 use evenkeel_trust::authority::Authority;
 use evenkeel_trust::credentials::{Credentials, Key};
 use evenkeel_trust::folder::Folder;
@@ -234,6 +236,26 @@ pub(crate) fn strangers_are_not_answered(rig: &mut Rig) {
     }
     // Hosts reach each other all the same.
     assert!(rig.ask_kv("fra-a", &Request::put("/v1/kv/key", b"value")).status < 300);
+}
+
+/// A host is heard for itself alone, whatever it says: by its certificate it is `fra-a`.
+pub(crate) fn a_host_reports_of_itself_alone(rig: &mut Rig) {
+    begin(rig);
+    let system = rig.lab.system();
+    let folder = Folder::of(&rig.data("fra-a"));
+    let members = system.hosts.values().map(|host| (host.name.clone(), host.address));
+    let trust = folder.trust(&system.name, &name("fra-a"), members.collect()).unwrap();
+    let report = HostReport::all_well(&name("fra-b"), 0, []);
+    let body = serde_json::to_vec(&ReportWire::from(&report)).unwrap();
+    let said = rig.inside("fra-a").run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = Client::new(system.name.clone(), trust);
+            client.post(rig.api("fra-c"), "/internal/heartbeat", body, Duration::from_secs(5)).await
+        })
+    });
+    let refused = said.unwrap().unwrap_err();
+    assert!(refused.contains("a host reports of itself alone"), "{refused}");
 }
 
 fn give(rig: &Rig, at: &str, host: &str, ttl: &str) -> Said {

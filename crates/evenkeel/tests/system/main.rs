@@ -120,6 +120,7 @@ const GROUPS: [Group; 8] = [
             ("join", joining::hosts_join_one_by_one),
             ("bad-token", joining::bad_tokens_are_refused),
             ("stranger", joining::strangers_are_not_answered),
+            ("false-report", joining::a_host_reports_of_itself_alone),
             ("renewal", joining::a_certificate_that_has_ended_is_renewed),
         ],
     },

@@ -45,7 +45,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time after which a silent connection to a host near by is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(5);
-const IDLE_CONNECTIONS_MAX: usize = 16;
+/// Bytes of one answer that may come before it is read.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all answers of a host together.
+const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// A pool of connections to other hosts.
 #[derive(Debug, Clone)]
@@ -75,8 +78,15 @@ impl Pool {
         connector.set_tcp_user_timeout(Some(silence_max));
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_timer(TokioTimer::new())
+            // All questions to a host share a connection. With one each, a pause would make a crowd
+            // of them wait, and each would then take more work to connect than to be answered.
+            .http2_only(true)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(silence_max)
+            .http2_keep_alive_timeout(silence_max)
             .build(Connector::new(connector, trust));
         Self { round_trip, http }
     }

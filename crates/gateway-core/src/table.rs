@@ -291,6 +291,12 @@ impl RouteTable {
         })
     }
 
+    /// Returns whether an endpoint of `host` is reached at `address`.
+    #[must_use]
+    pub fn leads_to(&self, host: &HostName, address: SocketAddr) -> bool {
+        self.endpoints().any(|endpoint| endpoint.host == *host && endpoint.address == address)
+    }
+
     fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.upstreams.values().flat_map(|upstream| &upstream.endpoints)
     }

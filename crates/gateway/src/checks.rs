@@ -16,7 +16,7 @@ use hyper::{Request, Response};
 use tokio::time::{sleep_until, timeout};
 
 use crate::body::Outgoing;
-use crate::connections::{Connection, begin};
+use crate::connections::{Connection, connect};
 use crate::shared::Shared;
 
 /// Longest answer in bytes after which a connection is kept.
@@ -92,13 +92,13 @@ async fn check(shared: &Shared, target: &Target, probe: &Probe, longest: Duratio
     let asking = async {
         match probe {
             Probe::Tcp => {
-                shared.protection.connect(&target.endpoint).await?;
+                connect(shared, &target.endpoint).await?;
                 Ok(Finding::Passed(Identity::Unsaid))
             }
             Probe::Http(path) => match target.endpoint.link {
                 Link::Proven => ask_through_kept(shared, target, path).await,
                 Link::Plain => {
-                    let mut connection = connect(shared, target).await?;
+                    let mut connection = connect(shared, &target.endpoint).await?;
                     let response = ask(&mut connection, target, path, Close::After).await?;
                     Ok(judge(&target.endpoint.id, &response))
                 }
@@ -112,10 +112,6 @@ async fn check(shared: &Shared, target: &Target, probe: &Probe, longest: Duratio
     }
 }
 
-async fn connect(shared: &Shared, target: &Target) -> io::Result<Connection> {
-    begin(shared.protection.connect(&target.endpoint).await?).await
-}
-
 /// Asks on a connection that is open, if there is one: to prove who one is takes more than the
 /// question, and every gateway asks every endpoint all the time.
 async fn ask_through_kept(shared: &Shared, target: &Target, path: &str) -> io::Result<Finding> {
@@ -125,7 +121,7 @@ async fn ask_through_kept(shared: &Shared, target: &Target, path: &str) -> io::R
         return Ok(finding);
     }
     // None was open; or it had been closed for being idle, which says nothing about the endpoint.
-    let connection = connect(shared, target).await?;
+    let connection = connect(shared, &target.endpoint).await?;
     ask_and_keep(shared, target, connection, path).await
 }
 
@@ -174,8 +170,8 @@ async fn ask(
     if close == Close::After {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let answered = connection.send_request(request).await;
-    answered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error))
+    let answered = connection.send(request).await;
+    answered.map_err(|error| io::Error::new(io::ErrorKind::ConnectionReset, error.into_error()))
 }
 
 fn judge(id: &EndpointId, response: &Response<Incoming>) -> Finding {

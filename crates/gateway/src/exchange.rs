@@ -215,8 +215,7 @@ impl Exchange<'_> {
         let deadline = self.tries.connect_deadline(chosen.tier.round_trip(), others, now);
         let shared = self.shared;
         let endpoint = shared.balancer.borrow().endpoint(chosen.endpoint)?.clone();
-        let opening =
-            async { connections::begin(shared.protection.connect(&endpoint).await?).await };
+        let opening = connections::connect(shared, &endpoint);
         timeout_at(self.shared.clock.instant(deadline), opening).await.ok()?.ok()
     }
 
@@ -254,7 +253,7 @@ impl Exchange<'_> {
         let doubted_until = self.now() + self.tries.try_timeout();
         self.record.sent(self.tries.sent());
         let answer = {
-            let sending = connection.try_send_request(request);
+            let sending = connection.send(request);
             tokio::pin!(sending);
             self.wait(sending, asks_at).await
         };

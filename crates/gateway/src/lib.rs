@@ -22,6 +22,7 @@ mod protection;
 mod proxy;
 mod record;
 mod relay;
+mod sessions;
 mod shared;
 pub mod snapshot;
 

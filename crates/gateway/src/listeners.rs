@@ -79,7 +79,7 @@ impl Listeners {
             open: BTreeMap::new(),
             failing: BTreeMap::new(),
             room: Arc::new(Semaphore::new(room)),
-            relay_room: Arc::new(Semaphore::new(relay::RELAYED_MAX)),
+            relay_room: Arc::new(Semaphore::new(relay::SESSIONS_MAX)),
             ending: watch::Sender::new(false),
         }
     }
@@ -188,7 +188,7 @@ impl Listeners {
         }
         // Without a connection nobody listens to it.
         self.ending.send_replace(true);
-        let relayed = u32::try_from(relay::RELAYED_MAX).unwrap_or(u32::MAX);
+        let relayed = u32::try_from(relay::SESSIONS_MAX).unwrap_or(u32::MAX);
         let all = async {
             let clients = self.room.acquire_many(CONNECTIONS_MAX).await;
             // What clients of this gateway wait for may be answered through other gateways only.

@@ -62,6 +62,8 @@ pub(crate) struct Metrics {
     streams: Family<EndpointLabels, Gauge>,
     generation: Gauge,
     pub(crate) connections: Gauge,
+    /// Open sessions of other hosts with this one's relay.
+    pub(crate) relay_sessions: Gauge,
     pub(crate) relayed: Gauge,
     pub(crate) log_dropped: Counter,
     pub(crate) tables_refused: Counter,
@@ -81,6 +83,7 @@ impl Metrics {
             streams: Family::default(),
             generation: Gauge::default(),
             connections: Gauge::default(),
+            relay_sessions: Gauge::default(),
             relayed: Gauge::default(),
             log_dropped: Counter::default(),
             tables_refused: Counter::default(),
@@ -108,6 +111,11 @@ impl Metrics {
         );
         registry.register("table_generation", "Generation in force", self.generation.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register(
+            "relay_sessions",
+            "Sessions of other hosts with this one's relay",
+            self.relay_sessions.clone(),
+        );
         registry.register(
             "relayed_connections",
             "Connections of other hosts to replicas of this one",

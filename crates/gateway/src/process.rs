@@ -149,7 +149,8 @@ pub async fn serve(
         live: RefCell::new(Rc::new(live)),
         open: RefCell::new(BTreeSet::new()),
         connections: Connections::default(),
-        protection,
+        sessions: Rc::default(),
+        protection: Rc::new(protection),
         metrics,
         access_log,
         changed: Notify::new(),
@@ -201,6 +202,7 @@ async fn follow(
             let balancer = shared.balancer.borrow();
             shared.protection.refresh();
             shared.connections.close_old(|endpoint| balancer.endpoint(endpoint).is_some());
+            shared.sessions.close_old(|(host, address)| balancer.table().leads_to(host, *address));
         }
     }
     std::future::pending().await

@@ -1,20 +1,19 @@
-//! Connections to endpoints: those to other hosts are protected by this host's certificate, which
-//! is read again when its file changes. Replicas there are reached through that host's relay.
+//! Connections by TCP; those to other hosts are protected by this host's certificate, which is read
+//! again when its file changes.
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use evenkeel_gateway_core::table::{Endpoint, EndpointId, Link, RouteTable};
+use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::folder::Folder;
 use evenkeel_trust::stream::Stream;
 use evenkeel_trust::tls::{Members, Trust};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
-
-use crate::relay;
 
 /// What changes when the file is replaced.
 type Mark = (u64, i64, i64);
@@ -74,25 +73,24 @@ impl Protection {
         }
     }
 
-    /// Connects to an endpoint.
-    pub(crate) async fn connect(&self, endpoint: &Endpoint) -> io::Result<Stream> {
-        let stream = TcpStream::connect(endpoint.address).await?;
-        stream.set_nodelay(true)?;
-        notice_death(&stream)?;
-        match endpoint.link {
-            Link::Plain => Ok(Stream::Plain(stream)),
-            Link::Proven => self.prove(stream, endpoint).await,
-        }
+    /// Returns whether `host` is one whose connections are taken.
+    pub(crate) fn takes(&self, host: &HostName) -> bool {
+        self.members.borrow().contains_key(host)
     }
 
-    async fn prove(&self, stream: TcpStream, endpoint: &Endpoint) -> io::Result<Stream> {
-        let trust = self.trust().ok_or_else(|| io::Error::other("there is no certificate"))?;
-        let mut stream = trust.connect(stream, &endpoint.host).await?;
-        match &endpoint.id {
-            EndpointId::Api(_) => {}
-            EndpointId::Replica(replica) => relay::ask(&mut stream, replica).await?,
-        }
+    /// Connects by TCP alone.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        notice_death(&stream)?;
         Ok(stream)
+    }
+
+    /// Connects to `host`, and proves that it is there and who this is.
+    pub(crate) async fn prove(&self, address: SocketAddr, host: &HostName) -> io::Result<Stream> {
+        let stream = self.connect(address).await?;
+        let trust = self.trust().ok_or_else(|| io::Error::other("there is no certificate"))?;
+        trust.connect(stream, host).await
     }
 }
 

@@ -1,118 +1,78 @@
 //! The relay: gateways of other hosts reach this host's replicas through it.
 //!
-//! Replicas speak plain HTTP and listen for their own host alone. Between hosts a connection is
-//! TLS, in which both sides prove who they are:
+//! Replicas speak plain HTTP and listen for their own host alone. Between hosts there is one
+//! session, HTTP/2 in TLS in which both sides prove who they are, and in it a tunnel for each
+//! connection to a replica (RFC 9113 §8.5):
 //!
 //! ```text
-//!  gateway of A ──── TLS ────▶ relay of B ──── loopback ────▶ replica on B
-//!      `replica web-17`  ──▶
-//!                        ◀──  `connected`
+//!  gateway of A ════ TLS ════▶ relay of B ──── loopback ────▶ replica on B
+//!      CONNECT web-17  ──▶
+//!                      ◀──  200
 //!      bytes of the replica's own protocol, both ways
 //! ```
 //!
 //! It leads to what this host's table calls its own replicas, and to nothing else.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_model::instance::InstanceId;
+use evenkeel_model::name::HostName;
 use evenkeel_trust::stream::Stream;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::http::{Method, StatusCode, Uri};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::io::InspectReader;
 
+use crate::body::Outgoing;
 use crate::protection::notice_death;
+use crate::sessions::{
+    ASK_AFTER, SESSION_WINDOW, SILENCE_MAX, STREAM_WINDOW, Session, ThisThread,
+};
 use crate::shared::Shared;
 
-/// Connections that other hosts may hold here at once.
-pub(crate) const RELAYED_MAX: usize = 4096;
+/// Sessions that other hosts may hold here at once: each has one or, while it is replaced, two.
+pub(crate) const SESSIONS_MAX: usize = 1024;
 
-/// The version of what is said before the replica's own protocol begins.
-const FORMAT: u8 = 1;
-/// Time for the question that follows the proof of identity.
-const QUESTION_MAX: Duration = Duration::from_secs(2);
+/// Tunnels that one session may hold at once. More wait.
+const TUNNELS_MAX: u32 = 4096;
 /// Time to connect to a replica of this machine.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// Silence after an answer's bytes after which a connection counts as idle, once this gateway ends.
+/// Silence after an answer's bytes after which a tunnel counts as idle, once this gateway ends.
 /// While a question waits for its answer it does not.
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 
-/// What the relay answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// From here on the replica answers.
-    Connected,
-    /// This host has no such replica, as far as its table knows.
-    Unknown,
-    /// The replica takes no connection.
-    Refused,
-}
-
-impl Verdict {
-    const fn to_byte(self) -> u8 {
-        match self {
-            Self::Connected => 0,
-            Self::Unknown => 1,
-            Self::Refused => 2,
-        }
-    }
-
-    const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Connected),
-            1 => Some(Self::Unknown),
-            2 => Some(Self::Refused),
-            _ => None,
-        }
-    }
-}
-
-/// Asks the relay at the other end for a replica.
+/// Asks the relay at the other end for a replica, and returns the way to it.
 ///
 /// # Errors
 /// [`io::ErrorKind::ConnectionRefused`] when the host is there and the replica is not.
-pub(crate) async fn ask(stream: &mut Stream, replica: &InstanceId) -> io::Result<()> {
-    stream.write_all(&question(replica)?).await?;
-    stream.flush().await?;
-    match Verdict::from_byte(stream.read_u8().await?) {
-        Some(Verdict::Connected) => Ok(()),
-        Some(Verdict::Unknown | Verdict::Refused) => Err(io::Error::new(
+pub(crate) async fn ask(mut session: Session, replica: &InstanceId) -> io::Result<Upgraded> {
+    let to = Uri::try_from(replica.to_string()).map_err(io::Error::other)?;
+    let question = Request::builder().method(Method::CONNECT).uri(to);
+    let question = question.body(Outgoing::Kept(Bytes::new())).map_err(io::Error::other)?;
+    let answer = session.send_request(question).await.map_err(io::Error::other)?;
+    match answer.status() {
+        StatusCode::OK => hyper::upgrade::on(answer).await.map_err(io::Error::other),
+        StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => Err(io::Error::new(
             io::ErrorKind::ConnectionRefused,
             format!("replica `{replica}` takes no connection on its host"),
         )),
-        None => Err(invalid("the relay's answer can't be understood")),
+        other => Err(io::Error::other(format!("the relay answers with {other}"))),
     }
 }
 
-/// Writes the question for a replica: version, length, name.
-fn question(replica: &InstanceId) -> io::Result<Vec<u8>> {
-    let name = replica.to_string();
-    let length = u8::try_from(name.len()).map_err(|_| invalid("a replica's name is too long"))?;
-    Ok([&[FORMAT, length], name.as_bytes()].concat())
-}
-
-async fn read_question(stream: &mut Stream) -> io::Result<InstanceId> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).await?;
-    let [format, length] = head;
-    if format != FORMAT {
-        return Err(invalid("a question of another version"));
-    }
-    let mut name = vec![0; usize::from(length)];
-    stream.read_exact(&mut name).await?;
-    let name = String::from_utf8(name).map_err(|_| invalid("a replica's name is not text"))?;
-    InstanceId::parse(&name).map_err(|_| invalid("a replica's name is none"))
-}
-
-fn invalid(text: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-/// Serves one connection of another host.
+/// Serves the session of another host.
 pub(crate) async fn serve(
     shared: Rc<Shared>,
     stream: TcpStream,
@@ -120,51 +80,96 @@ pub(crate) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let from = stream.peer_addr().ok();
-    match begin(&shared, stream).await {
-        Ok((stream, replica)) => {
-            shared.metrics.relayed.inc();
-            pass_on(stream, replica, ending).await;
-            shared.metrics.relayed.dec();
+    match prove(&shared, stream).await {
+        Ok((stream, host)) => {
+            shared.metrics.relay_sessions.inc();
+            take_questions(&shared, stream, Rc::new(host), ending).await;
+            shared.metrics.relay_sessions.dec();
         }
-        Err(error) => tracing::debug!(?from, %error, "a relayed connection did not begin"),
+        Err(error) => tracing::debug!(?from, %error, "a session did not begin"),
     }
     drop(permit);
 }
 
-/// Finds out who asks and for what, and connects to it.
-async fn begin(shared: &Shared, stream: TcpStream) -> io::Result<(Stream, TcpStream)> {
+/// Finds out who asks.
+async fn prove(shared: &Shared, stream: TcpStream) -> io::Result<(Stream, HostName)> {
     notice_death(&stream)?;
     let trust = shared.protection.trust();
-    let trust = trust.ok_or_else(|| io::Error::other("there is no certificate"))?;
-    let (mut stream, _host) = trust.accept(stream).await?;
-    let replica = timeout(QUESTION_MAX, read_question(&mut stream)).await??;
-    let address = shared.balancer.borrow().table().own_replica(&replica);
-    let Some(address) = address else {
-        answer(&mut stream, Verdict::Unknown).await?;
-        return Err(invalid("no replica of this host has that name"));
-    };
-    let connected = match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
-        Ok(connected) => connected.and_then(|upstream| {
-            upstream.set_nodelay(true)?;
-            Ok(upstream)
-        }),
-        Err(late) => Err(late.into()),
-    };
-    match connected {
-        Ok(upstream) => {
-            answer(&mut stream, Verdict::Connected).await?;
-            Ok((stream, upstream))
-        }
-        Err(error) => {
-            answer(&mut stream, Verdict::Refused).await?;
-            Err(error)
-        }
-    }
+    trust.ok_or_else(|| io::Error::other("there is no certificate"))?.accept(stream).await
 }
 
-async fn answer(stream: &mut Stream, verdict: Verdict) -> io::Result<()> {
-    stream.write_all(&[verdict.to_byte()]).await?;
-    stream.flush().await
+async fn take_questions(
+    shared: &Rc<Shared>,
+    stream: Stream,
+    host: Rc<HostName>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let until = ending.clone();
+    let service = service_fn(move |question: Request<Incoming>| {
+        let (shared, host, until) = (Rc::clone(shared), Rc::clone(&host), until.clone());
+        async move {
+            let mut answer = Response::new(Empty::<Bytes>::new());
+            *answer.status_mut() = take(shared, &host, question, until).await;
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let mut builder = http2::Builder::new(ThisThread);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ASK_AFTER)
+        .keep_alive_timeout(SILENCE_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(SESSION_WINDOW)
+        .max_concurrent_streams(TUNNELS_MAX)
+        // It has proved that it is a host of this system: what it gives up, it may.
+        .max_pending_accept_reset_streams(usize::try_from(TUNNELS_MAX).ok())
+        .max_local_error_reset_streams(None);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // How a session ends is its two sides' business.
+    let _ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = ending.wait_for(|ending| *ending) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+}
+
+/// Begins a tunnel, and says what came of it.
+async fn take(
+    shared: Rc<Shared>,
+    host: &HostName,
+    mut question: Request<Incoming>,
+    ending: watch::Receiver<bool>,
+) -> StatusCode {
+    if question.method() != Method::CONNECT {
+        return StatusCode::METHOD_NOT_ALLOWED;
+    }
+    if !shared.protection.takes(host) {
+        return StatusCode::FORBIDDEN;
+    }
+    let replica = question.uri().authority().map(|replica| InstanceId::parse(replica.as_str()));
+    let Some(Ok(replica)) = replica else { return StatusCode::BAD_REQUEST };
+    let address = shared.balancer.borrow().table().own_replica(&replica);
+    let Some(address) = address else { return StatusCode::NOT_FOUND };
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        io::Result::Ok(stream)
+    };
+    match timeout(CONNECT_MAX, connecting).await {
+        Ok(Ok(stream)) => {
+            let opening = hyper::upgrade::on(&mut question);
+            drop(tokio::task::spawn_local(pass_on(shared, opening, stream, ending)));
+            StatusCode::OK
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%replica, %error, "a replica takes no connection");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Err(_late) => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// Which side has spoken last, and when.
@@ -190,7 +195,16 @@ impl Said {
 }
 
 /// Carries bytes both ways until a side ends, or this gateway does and no answer is under way.
-async fn pass_on(caller: Stream, replica: TcpStream, mut ending: watch::Receiver<bool>) {
+async fn pass_on(
+    shared: Rc<Shared>,
+    opening: OnUpgrade,
+    replica: TcpStream,
+    mut ending: watch::Receiver<bool>,
+) {
+    // The other side has given it up in the meantime.
+    let Ok(caller) = opening.await else { return };
+    let caller = TokioIo::new(caller);
+    shared.metrics.relayed.inc();
     let said = Cell::new(Said::Replica(Instant::now()));
     let mut caller = InspectReader::new(caller, |bytes: &[u8]| {
         if !bytes.is_empty() {
@@ -217,19 +231,12 @@ async fn pass_on(caller: Stream, replica: TcpStream, mut ending: watch::Receiver
         _ended = copying => {}
         () = idle => {}
     }
+    shared.metrics.relayed.dec();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn verdicts_are_read_as_they_are_written() {
-        for verdict in [Verdict::Connected, Verdict::Unknown, Verdict::Refused] {
-            assert_eq!(Verdict::from_byte(verdict.to_byte()), Some(verdict));
-        }
-        assert_eq!(Verdict::from_byte(3), None);
-    }
 
     #[test]
     fn an_answer_under_way_is_not_idle() {

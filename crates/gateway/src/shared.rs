@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
 use evenkeel_gateway_core::balancer::{Balancer, EndpointKey, Event};
 use evenkeel_gateway_core::health::{Identity, Outcome};
-use evenkeel_gateway_core::table::{ListenerId, UpstreamId};
+use evenkeel_gateway_core::table::{Endpoint, ListenerId, UpstreamId};
 use evenkeel_model::time::Timestamp;
 use hyper::header::HeaderValue;
 use tokio::sync::Notify;
@@ -18,6 +19,7 @@ use crate::connections::Connections;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::protection::Protection;
+use crate::sessions::{Session, Sessions};
 
 /// The monotonic clock of this process.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +52,26 @@ pub(crate) struct Shared {
     /// The listeners that are open.
     pub(crate) open: RefCell<BTreeSet<ListenerId>>,
     pub(crate) connections: Connections,
-    pub(crate) protection: Protection,
+    pub(crate) sessions: Rc<Sessions>,
+    pub(crate) protection: Rc<Protection>,
     pub(crate) metrics: Metrics,
     pub(crate) access_log: AccessLog,
     /// Told when a waiting request may go on: a first check ended, or a retry did.
     pub(crate) changed: Notify,
     /// Told when the balancer has something to do.
     pub(crate) wake: Notify,
+}
+
+impl Shared {
+    /// Returns the session with an endpoint's host, opens it if there is none.
+    pub(crate) async fn session(&self, endpoint: &Endpoint) -> io::Result<Session> {
+        let place = (endpoint.host.clone(), endpoint.address);
+        let prove = || {
+            let (protection, (host, address)) = (Rc::clone(&self.protection), place.clone());
+            async move { protection.prove(address, &host).await }
+        };
+        self.sessions.get(&place, prove).await
+    }
 }
 
 /// A request in flight to an endpoint; told to the balancer as ended when dropped.

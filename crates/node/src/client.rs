@@ -18,6 +18,10 @@ use crate::wire::FORMAT;
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 4 << 20;
 
+/// Silence of a host after which it is asked whether it is there, and time for it to answer. Then its
+/// connection has ended, and the next question makes a new one.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Header that names the sender's system; another system's is refused.
 pub const SYSTEM_HEADER: &str = "evenkeel-system";
 
@@ -42,7 +46,11 @@ impl Client {
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(10))
-            .pool_max_idle_per_host(2)
+            // One connection carries all: to prove who one is costs more than most questions.
+            .http2_only(true)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(SILENCE)
+            .http2_keep_alive_timeout(SILENCE)
             .build(Connector::new(connector, trust));
         Self { pool, system }
     }

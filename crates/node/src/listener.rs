@@ -7,31 +7,33 @@
 //! | a program on this machine | its address; plain HTTP will do | all but `/internal/` |
 //! | anybody else | nothing, over TLS | to join |
 
-use std::future::pending;
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::serve::{IncomingStream, Listener};
+use axum::{Extension, Router};
 use evenkeel_trust::join::JOIN_PATH;
 use evenkeel_trust::stream::Stream;
 use evenkeel_trust::tls::{Caller, Trust};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::sockopt::{KeepAlive, ReuseAddr, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, listen, setsockopt, socket,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tower_service::Service as _;
 
 /// Seconds of silence on a connection after which the other side is asked whether it is there, and
 /// between two such questions.
@@ -48,6 +50,12 @@ const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
 /// Connections that have not proved yet who is there: from addresses of hosts, and from others,
 /// so that others can't take the hosts' places. More are closed.
 const UNPROVED_MAX: usize = 512;
+/// Requests that may be under way on one connection at once, watches among them. More wait.
+const STREAMS_MAX: u32 = 4096;
+/// Bytes of one request that may come before anybody reads them.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all requests of a connection together.
+const CONNECTION_WINDOW: u32 = 8 << 20;
 /// The first byte of TLS (RFC 8446 §5.1: a handshake record). No HTTP request begins with it.
 const TLS: u8 = 22;
 
@@ -84,80 +92,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn serve(listener: TcpListener, router: Router, trust: Option<Trust>) -> io::Result<()> {
     let address = listener.local_addr()?.ip();
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Some(trust) = trust.filter(|trust| trust.protects(address)) else {
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the API has ended");
-            }
-        });
-        return Ok(());
-    };
-    let (outlet, proved) = mpsc::channel(64);
-    tokio::spawn(accept(listener, trust, outlet));
-    let router = router.layer(from_fn(authorize)).into_make_service_with_connect_info::<Asker>();
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(Proved(proved), router).await {
-            tracing::error!(%error, "the API has ended");
-        }
-    });
+    let trust = trust.filter(|trust| trust.protects(address));
+    tokio::spawn(accept(listener, router, trust));
     Ok(())
 }
 
-/// Connections whose other side is known.
-struct Proved(mpsc::Receiver<(Stream, Caller)>);
-
-impl Listener for Proved {
-    type Io = Stream;
-    type Addr = Caller;
-
-    async fn accept(&mut self) -> (Stream, Caller) {
-        match self.0.recv().await {
-            Some(proved) => proved,
-            None => pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Caller> {
-        Ok(Caller::Local)
-    }
-}
-
-/// Who asks.
-#[derive(Debug, Clone)]
-struct Asker(Caller);
-
-impl Connected<IncomingStream<'_, Proved>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, Proved>) -> Self {
-        Self(stream.remote_addr().clone())
-    }
-}
-
-async fn authorize(
-    ConnectInfo(Asker(caller)): ConnectInfo<Asker>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if !may_ask(&caller, request.uri().path()) {
-        let text = "only hosts of this system may ask for that";
-        return (StatusCode::FORBIDDEN, text).into_response();
-    }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
-}
-
-fn may_ask(caller: &Caller, path: &str) -> bool {
-    match caller {
-        Caller::Host(_) => true,
-        Caller::Operator(_) | Caller::Local => !path.starts_with("/internal"),
-        Caller::Stranger => path == JOIN_PATH,
-    }
-}
-
-async fn accept(
-    listener: tokio::net::TcpListener,
-    trust: Trust,
-    outlet: mpsc::Sender<(Stream, Caller)>,
-) {
+async fn accept(listener: tokio::net::TcpListener, router: Router, trust: Option<Trust>) {
     let (hosts, others) =
         (Arc::new(Semaphore::new(UNPROVED_MAX)), Arc::new(Semaphore::new(UNPROVED_MAX)));
     loop {
@@ -169,18 +109,73 @@ async fn accept(
                 continue;
             }
         };
+        let router = router.clone();
+        let Some(trust) = trust.clone() else {
+            // Nothing depends on it.
+            drop(stream.set_nodelay(true));
+            tokio::spawn(answer(Stream::Plain(stream), router));
+            continue;
+        };
         let permits = if trust.is_member_at(from.ip()) { &hosts } else { &others };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else { continue };
-        let (trust, outlet) = (trust.clone(), outlet.clone());
         tokio::spawn(async move {
             let proved = prove(stream, &trust).await;
             drop(permit);
             match proved {
-                // The API has ended: the connection goes too.
-                Ok(proved) => drop(outlet.send(proved).await),
+                Ok((stream, caller)) => answer_authorized(stream, router, caller).await,
                 Err(error) => tracing::debug!(%from, %error, "a connection to the API was refused"),
             }
         });
+    }
+}
+
+/// Answers on a connection whose other side is known.
+async fn answer_authorized(stream: Stream, router: Router, caller: Caller) {
+    let authorized = router.layer(Extension(caller.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (mut router, may) = (authorized.clone(), may_ask(&caller, request.uri().path()));
+        async move {
+            if may {
+                return router.call(request).await;
+            }
+            let text = "only hosts of this system may ask for that";
+            Ok((StatusCode::FORBIDDEN, text).into_response())
+        }
+    });
+    serve_connection(stream, service).await;
+}
+
+/// Answers everybody.
+async fn answer(stream: Stream, router: Router) {
+    serve_connection(stream, TowerToHyperService::new(router)).await;
+}
+
+/// Speaks HTTP/1.1 or HTTP/2, whichever the other side begins with.
+async fn serve_connection<S>(stream: Stream, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // Gateways give up many requests at once, when something has taken long.
+        .max_pending_accept_reset_streams(usize::try_from(STREAMS_MAX).ok())
+        .max_local_error_reset_streams(None);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::trace!(error, "a connection to the API has ended");
+    }
+}
+
+fn may_ask(caller: &Caller, path: &str) -> bool {
+    match caller {
+        Caller::Host(_) => true,
+        Caller::Operator(_) | Caller::Local => !path.starts_with("/internal"),
+        Caller::Stranger => path == JOIN_PATH,
     }
 }
 

@@ -17,16 +17,25 @@ use evenkeel_trust::renewal::{HOST_LIFE, now};
 use evenkeel_trust::stream::Stream;
 use evenkeel_trust::tls::{Members, Scope, Trust};
 use evenkeel_trust::token::{Secret, Token};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::http::{Method, Uri};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt as _;
 
 use crate::harness::{
     Folder, Manner, Sockets, TestClient, TestGateway, TestUpstream, ask, wait_until,
 };
 
 /// What the relay answers, see `relay.rs`.
-const CONNECTED: u8 = 0;
-const UNKNOWN: u8 = 1;
-const REFUSED: u8 = 2;
+const CONNECTED: u16 = 200;
+const NO_NAME: u16 = 400;
+const NOT_TAKEN: u16 = 403;
+const UNKNOWN: u16 = 404;
+const NO_TUNNEL: u16 = 405;
+const REFUSED: u16 = 503;
 
 /// Gateways of `h1` and `h2`. `web-1` runs on `h2`, `web-2` on `h1`.
 struct Pair {
@@ -81,14 +90,38 @@ impl Pair {
     }
 
     /// Asks the relay for a replica as `host`, and returns what it says first.
-    fn ask_relay(&self, host: &str, authority: &Authority, replica: &str) -> Option<u8> {
+    fn ask_relay(&self, host: &str, authority: &Authority, replica: &str) -> Option<u16> {
         let trust = self.trust(host, authority);
         block_on(async {
-            let stream = tokio::net::TcpStream::connect(self.relay).await.unwrap();
-            let mut stream = trust.connect(stream, &HostName::parse("h2").unwrap()).await.ok()?;
-            first_word(&mut stream, replica).await
+            let mut session = self.session(&trust).await?;
+            first_word(&mut session, replica).await
         })
     }
+
+    async fn session(&self, trust: &Trust) -> Option<Session> {
+        let stream = tokio::net::TcpStream::connect(self.relay).await.unwrap();
+        begin(trust.connect(stream, &HostName::parse("h2").unwrap()).await.ok()?).await
+    }
+}
+
+type Session = SendRequest<Empty<Bytes>>;
+
+/// Begins a session. Who is refused may hear of it with the first question only.
+async fn begin(stream: Stream) -> Option<Session> {
+    let shaking = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (session, connection) = shaking.await.ok()?;
+    drop(tokio::spawn(connection));
+    Some(session)
+}
+
+async fn send(session: &mut Session, method: Method, to: &str) -> Option<Response<Incoming>> {
+    let request = Request::builder().method(method).uri(Uri::try_from(to).unwrap());
+    session.send_request(request.body(Empty::new()).unwrap()).await.ok()
+}
+
+/// Asks for a replica. `None` when the relay only closes.
+async fn first_word(session: &mut Session, replica: &str) -> Option<u16> {
+    send(session, Method::CONNECT, replica).await.map(|answer| answer.status().as_u16())
 }
 
 /// Lists both hosts: gateways take connections of those alone.
@@ -111,14 +144,6 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-/// Asks for a replica. `None` when the relay only closes.
-async fn first_word(stream: &mut Stream, replica: &str) -> Option<u8> {
-    let length = u8::try_from(replica.len()).unwrap();
-    stream.write_all(&[&[1, length], replica.as_bytes()].concat()).await.ok()?;
-    stream.flush().await.ok()?;
-    stream.read_u8().await.ok()
-}
-
 #[test]
 fn requests_and_checks_cross_hosts_on_kept_connections() {
     let remote = TestUpstream::start("web-1");
@@ -134,6 +159,48 @@ fn requests_and_checks_cross_hosts_on_kept_connections() {
     assert!(connections.len() <= 2, "{connections:?}");
     let relayed = "evenkeel_gateway_relayed_connections 1\n";
     assert!(pair.there.metrics().contains(relayed), "{}", pair.there.metrics());
+}
+
+#[test]
+fn a_crowd_crosses_in_one_session() {
+    let remote = TestUpstream::start("web-1");
+    let pair = Pair::over(&remote);
+    pair.wait_until_ready();
+    remote.set(Manner::Slow(Duration::from_millis(500)));
+    let mut clients: Vec<TestClient> =
+        (0..40).map(|_| TestClient::connect(pair.here.address)).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    }
+    let tunnels = "evenkeel_gateway_relayed_connections 4";
+    wait_until("all are under way", || pair.there.metrics().contains(tunnels));
+    let metrics = pair.there.metrics();
+    assert!(metrics.contains("evenkeel_gateway_relay_sessions 1\n"), "{metrics}");
+    for client in &mut clients {
+        assert_eq!(client.answer().unwrap().status(), 200);
+    }
+}
+
+#[test]
+fn a_host_that_was_removed_gets_nothing_more() {
+    let remote = TestUpstream::start("web-1");
+    let pair = Pair::over(&remote);
+    pair.wait_until_ready();
+    block_on(async {
+        let mut session = pair.session(&pair.trust("h1", &pair.authority)).await.unwrap();
+        assert_eq!(first_word(&mut session, "web-1").await, Some(CONNECTED));
+        let mut table = snapshot::read(&pair.there.folder.snapshot()).unwrap().table;
+        let apis = &mut table.upstreams.get_mut(&UpstreamId::KeyValue).unwrap().endpoints;
+        apis.retain(|api| api.host.as_str() != "h1");
+        table.generation += 1;
+        snapshot::write(&pair.there.folder.snapshot(), &table).unwrap();
+        // It learns of it soon, and the session is still there then.
+        let mut said = Some(CONNECTED);
+        while said == Some(CONNECTED) {
+            said = first_word(&mut session, "web-1").await;
+        }
+        assert_eq!(said, Some(NOT_TAKEN));
+    });
 }
 
 #[test]
@@ -156,7 +223,7 @@ fn nobody_comes_through_who_is_no_host() {
     let stranger = block_on(async {
         let stream = tokio::net::TcpStream::connect(pair.relay).await.unwrap();
         // TLS 1.3 lets the connecting side go on before it is refused.
-        first_word(&mut join::connect(stream, &token).await.ok()?, "web-1").await
+        first_word(&mut begin(join::connect(stream, &token).await.ok()?).await?, "web-1").await
     });
     assert_eq!(stranger, None, "without a certificate");
 
@@ -180,7 +247,12 @@ fn a_relay_leads_to_its_own_replicas_alone() {
     assert_eq!(ask("web-1"), Some(CONNECTED));
     assert_eq!(ask("web-2"), Some(UNKNOWN), "a replica of another host");
     assert_eq!(ask("web-3"), Some(UNKNOWN));
-    assert_eq!(ask("127.0.0.1:22"), None, "not a replica's name");
+    assert_eq!(ask("127.0.0.1:22"), Some(NO_NAME));
+    let other = block_on(async {
+        let mut session = pair.session(&pair.trust("h1", &pair.authority)).await?;
+        send(&mut session, Method::GET, "http://web-1/").await
+    });
+    assert_eq!(other.unwrap().status(), NO_TUNNEL);
     remote.kill();
     assert_eq!(ask("web-1"), Some(REFUSED));
 }
@@ -205,8 +277,11 @@ fn an_ending_relay_lets_answers_end_and_no_more() {
         });
         let left = block_on(async {
             let stream = tokio::net::TcpStream::connect(relay).await.unwrap();
-            let mut idle = trust.connect(stream, &HostName::parse("h2").unwrap()).await.unwrap();
-            assert_eq!(first_word(&mut idle, "web-1").await, Some(CONNECTED));
+            let stream = trust.connect(stream, &HostName::parse("h2").unwrap()).await.unwrap();
+            let mut session = begin(stream).await.unwrap();
+            let idle = send(&mut session, Method::CONNECT, "web-1").await.unwrap();
+            assert_eq!(idle.status(), CONNECTED);
+            let mut idle = TokioIo::new(hyper::upgrade::on(idle).await.unwrap());
             there.begin_stop();
             idle.read(&mut [0]).await
         });

@@ -5,10 +5,11 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use prost::bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
-use crate::settings::MemberId;
+use crate::log::{self, EntryKind};
+use crate::members::Members;
 
 /// A position of the log: an index and the term of the entry there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub(crate) struct Position {
 impl Position {
     /// Before the first entry.
     pub(crate) const ORIGIN: Self = Self { index: 0, term: 0 };
+    /// With which a group begins: its first snapshot, which says who the first voters are, so that
+    /// whoever joins later learns it with the log.
+    pub(crate) const GENESIS: Self = Self { index: 1, term: 1 };
 }
 
 /// The end of the log, from some position on.
@@ -29,7 +33,8 @@ pub(crate) struct LogCache {
     /// Those behind it, without a gap.
     entries: VecDeque<Entry>,
     hard_state: HardState,
-    voters: ConfState,
+    /// Who took part at the snapshot with which this process began.
+    members: ConfState,
     /// What followers get that need entries which are not held.
     snapshot: Option<Snapshot>,
     /// Whether Raft has asked for a snapshot and got none.
@@ -41,13 +46,13 @@ impl LogCache {
         before: Position,
         entries: impl IntoIterator<Item = Entry>,
         hard_state: HardState,
-        voters: &[MemberId],
+        members: &Members,
     ) -> Self {
         Self {
             before,
             entries: entries.into_iter().collect(),
             hard_state,
-            voters: conf_state(voters),
+            members: members.to_raft(),
             snapshot: None,
             snapshot_wanted: Cell::new(false),
         }
@@ -114,12 +119,12 @@ impl LogCache {
     }
 
     /// Holds a snapshot for followers.
-    pub(crate) fn offer_snapshot(&mut self, position: Position, data: Bytes) {
+    pub(crate) fn offer_snapshot(&mut self, position: Position, members: &Members, data: Bytes) {
         let mut snapshot = Snapshot { data, ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = position.index;
         metadata.term = position.term;
-        metadata.set_conf_state(self.voters.clone());
+        metadata.set_conf_state(members.to_raft());
         self.snapshot = Some(snapshot);
     }
 
@@ -139,15 +144,36 @@ impl LogCache {
     }
 }
 
-/// Turns voters into Raft's form.
-pub(crate) fn conf_state(voters: &[MemberId]) -> ConfState {
-    let voters = voters.iter().map(|member| member.0).collect();
-    ConfState { voters, ..ConfState::default() }
+/// Turns an entry into Raft's form.
+pub(crate) fn into_raft(entry: log::Entry) -> Entry {
+    let log::Entry { index, term, kind, data } = entry;
+    let entry_type = match kind {
+        EntryKind::Command => EntryType::EntryNormal,
+        EntryKind::Members => EntryType::EntryConfChangeV2,
+    };
+    Entry { entry_type, index, term, data, ..Entry::default() }
+}
+
+/// Takes an entry out of Raft's form.
+pub(crate) fn from_raft(entry: &Entry) -> log::Entry {
+    let kind = match entry.get_entry_type() {
+        EntryType::EntryNormal => EntryKind::Command,
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Members,
+    };
+    log::Entry { index: entry.index, term: entry.term, kind, data: entry.data.clone() }
+}
+
+/// Returns whether a snapshot tells `member` that it takes part: without that it would not take it.
+fn tells_of(snapshot: &Snapshot, member: u64) -> bool {
+    let members = snapshot.get_metadata().get_conf_state();
+    [&members.voters, &members.voters_outgoing, &members.learners]
+        .iter()
+        .any(|list| list.contains(&member))
 }
 
 impl Storage for LogCache {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.voters.clone()))
+        Ok(RaftState::new(self.hard_state.clone(), self.members.clone()))
     }
 
     fn entries(
@@ -192,10 +218,12 @@ impl Storage for LogCache {
 
     /// Gives what [`Self::offer_snapshot`] offered, if it closes the gap to the entries held.
     /// Otherwise Raft asks again, after the machine has made one.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let least = request_index.max(self.before.index);
         match &self.snapshot {
-            Some(snapshot) if snapshot.get_metadata().index >= least => Ok(snapshot.clone()),
+            Some(snapshot) if snapshot.get_metadata().index >= least && tells_of(snapshot, to) => {
+                Ok(snapshot.clone())
+            }
             _ => {
                 self.snapshot_wanted.set(true);
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))

@@ -22,6 +22,7 @@ mod idempotency;
 pub mod keys;
 pub mod locks;
 pub mod log;
+pub mod members;
 mod pending;
 pub mod replica;
 pub mod restore;

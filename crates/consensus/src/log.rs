@@ -7,6 +7,7 @@ use prost::bytes::Bytes;
 use thiserror::Error;
 
 use crate::keys::KeySpace;
+use crate::members::Members;
 use crate::settings::MemberId;
 
 /// What a member must remember about elections.
@@ -27,8 +28,21 @@ pub struct Entry {
     pub index: u64,
     /// The term of the leader that appended it.
     pub term: u64,
-    /// An encoded command; nothing in the entry that opens a leader's term.
+    /// What it is.
+    pub kind: EntryKind,
+    /// An encoded command; nothing in the entry that opens a leader's term. Of a change of members,
+    /// what Raft calls `ConfChangeV2`; nothing in the one that ends a joint change.
     pub data: Bytes,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A change of the keys, or nothing.
+    #[default]
+    Command,
+    /// A change of who takes part, see [`crate::members`].
+    Members,
 }
 
 /// The replicated state at one position of the log.
@@ -38,8 +52,8 @@ pub struct Snapshot {
     pub index: u64,
     /// That entry's term.
     pub term: u64,
-    /// The voters at that time.
-    pub voters: Vec<MemberId>,
+    /// Who took part at that time.
+    pub members: Members,
     /// The encoded key space.
     pub data: Bytes,
 }
@@ -52,8 +66,8 @@ pub struct State {
     pub index: u64,
     /// That entry's term.
     pub term: u64,
-    /// The voters at that time.
-    pub voters: Vec<MemberId>,
+    /// Who took part at that time.
+    pub members: Members,
     /// The key space.
     pub keys: KeySpace,
 }
@@ -62,8 +76,8 @@ impl State {
     /// Encodes the snapshot.
     #[must_use]
     pub fn snapshot(self) -> Snapshot {
-        let Self { index, term, voters, keys } = self;
-        Snapshot { index, term, voters, data: keys.encode().into() }
+        let Self { index, term, members, keys } = self;
+        Snapshot { index, term, members, data: keys.encode().into() }
     }
 }
 

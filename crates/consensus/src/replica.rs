@@ -1,6 +1,7 @@
 //! The machine: one member of the coordinator.
 
 mod lease_clock;
+pub mod members;
 mod ready;
 mod rejoin;
 mod requests;
@@ -19,12 +20,14 @@ use crate::cache::{LogCache, Position};
 use crate::command::{Command, Query, RequestId};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Record, Snapshot, State, Vote};
+use crate::members::{Members, MembersChange};
 use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::{Defect, Limits, MemberId, Settings};
 use crate::timer::Timer;
 use crate::wire::message::{decode_message, describe_message};
 use lease_clock::LeaseClock;
+use members::Heard;
 use rejoin::Rejoin;
 
 /// Something that happened to the member.
@@ -81,6 +84,11 @@ pub enum Event {
         /// How long a follower waits at least before it calls an election.
         election_min: Duration,
     },
+    /// The leader is asked to change who takes part. Ignored if [`Replica::check_change`] refuses it.
+    ChangeMembers {
+        /// How.
+        change: MembersChange,
+    },
     /// The leader is asked to hand over. Ignored by a member that does not lead.
     TransferLeadership {
         /// To whom.
@@ -118,6 +126,12 @@ pub enum Action {
         term: u64,
         /// See [`Replica::is_leader`].
         is_leader: bool,
+    },
+    /// Who takes part has changed, or is now known. At the position that is applied, except while a
+    /// snapshot from the leader is being written, which is ahead.
+    Members {
+        /// Those.
+        members: Members,
     },
     /// A key of [`Space::System`](crate::command::Space::System) was changed, by an entry or by a
     /// snapshot from the leader. Not told for what the member started with.
@@ -192,7 +206,7 @@ impl Persist {
 pub struct Counters {
     /// Committed entries that are no command this version knows; each was applied as a no-op.
     pub unknown_commands: u64,
-    /// Messages that were dropped: malformed, of another format, or from no voter.
+    /// Messages that were dropped: malformed, or of another format.
     pub rejected_messages: u64,
 }
 
@@ -207,8 +221,8 @@ pub struct Counters {
 /// ```
 pub struct Replica {
     member: MemberId,
-    /// In order.
-    voters: Vec<MemberId>,
+    /// The voters that it was told when it started.
+    first: Members,
     limits: Limits,
     defect: Option<Defect>,
     raft: RawNode<LogCache>,
@@ -235,6 +249,9 @@ pub struct Replica {
     unfinished: Option<Snapshot>,
     saves: Saves,
     told: Role,
+    told_members: Members,
+    /// When this leader has last heard each member, in [`Self::term`].
+    heard: Heard,
     rejoin: Rejoin,
     counters: Counters,
 }
@@ -316,6 +333,7 @@ impl Replica {
             Event::Timings { heartbeat, election_min } => {
                 self.timer.change(heartbeat, election_min, now);
             }
+            Event::ChangeMembers { change } => self.change_members(change),
             Event::TransferLeadership { to } => self.transfer_leadership(to, now),
         }
     }
@@ -343,9 +361,10 @@ impl Replica {
         }
     }
 
-    /// A member without its state, or without its promises, must not call an election.
-    const fn may_call_election(&self) -> bool {
-        self.installing.is_none() && !self.rejoin.under_way
+    /// A member without its state, or without its promises, must not call an election, nor one
+    /// whose vote does not count.
+    fn may_call_election(&self) -> bool {
+        self.installing.is_none() && !self.rejoin.under_way && self.raft.raft.promotable()
     }
 
     /// Returns the next thing to do, until there is none.
@@ -398,7 +417,7 @@ impl Replica {
     }
 
     fn take_message(&mut self, bytes: Vec<u8>, now: Timestamp) {
-        let Ok(mut message) = decode_message(bytes, self.member, &self.voters) else {
+        let Ok(mut message) = decode_message(bytes, self.member) else {
             self.counters.rejected_messages += 1;
             return;
         };
@@ -422,6 +441,7 @@ impl Replica {
             let position = Position { index: metadata.index, term: metadata.term };
             self.received.push((position, keys));
         }
+        self.note_heard(&message, now);
         self.note_heartbeat(&message);
         let heartbeat = (message.msg_type == MessageType::MsgHeartbeat).then(|| message.clone());
         self.timer.before_step(&mut self.raft.raft, now);
@@ -434,7 +454,7 @@ impl Replica {
     }
 
     fn transfer_leadership(&mut self, to: MemberId, now: Timestamp) {
-        if self.leads() && to != self.member && self.voters.contains(&to) {
+        if self.leads() && to != self.member && self.members().is_voter(to) {
             self.timer.before_step(&mut self.raft.raft, now);
             self.raft.transfer_leader(to.0);
             self.timer.after_step(&mut self.raft.raft, now);

@@ -3,7 +3,6 @@
 use thiserror::Error;
 
 use crate::log::{DecodeError, Entry, Record, Snapshot, Vote};
-use crate::settings::MemberId;
 
 /// What was on disk. A new member starts with `Restored::default()`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,14 +40,6 @@ pub enum RestoreError {
         commit: u64,
         /// The last entry that is left.
         last: u64,
-    },
-    /// The snapshot was made by other voters.
-    #[error("the snapshot was made by voters {found:?}, the settings say {expected:?}")]
-    OtherVoters {
-        /// The snapshot's.
-        found: Vec<MemberId>,
-        /// The settings'.
-        expected: Vec<MemberId>,
     },
     /// The snapshot does not hold a key space.
     #[error("the snapshot at entry {index} cannot be read")]

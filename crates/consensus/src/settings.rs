@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The identity of a voter, never zero, never given to another one.
+/// The identity of a member, never zero, never given to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
@@ -18,7 +18,9 @@ impl fmt::Display for MemberId {
 pub struct Settings {
     /// This member.
     pub member: MemberId,
-    /// All voters, this one among them. Every member must be told the same ones.
+    /// The voters with which the group begins, this one among them; every one of them must be told
+    /// the same. Who takes part later stands in the log. Nobody for a member that joins a group:
+    /// it waits until a leader fills it.
     pub voters: Vec<MemberId>,
     /// How often a leader says that it lives; at least 1 ms.
     pub heartbeat: Duration,
@@ -116,16 +118,22 @@ pub enum Defect {
     VotesWhileRejoining,
     /// A new leader takes every lease for run out.
     LeasesNotExtended,
+    /// After a restart a member goes by the first voters, whoever takes part by now.
+    MembersForgotten,
+    /// A snapshot names the first voters, whoever takes part by now.
+    SnapshotNamesFirstVoters,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::VoteNotPersisted,
         Self::ReadyAcknowledgedEarly,
         Self::ReadWithoutQuorum,
         Self::EntriesNotPersisted,
         Self::VotesWhileRejoining,
         Self::LeasesNotExtended,
+        Self::MembersForgotten,
+        Self::SnapshotNamesFirstVoters,
     ];
 }

@@ -54,6 +54,11 @@ impl Timer {
         self.heartbeat_at = self.heartbeat_at.min(now + self.heartbeat);
     }
 
+    /// Returns the least time that a follower waits before it calls an election.
+    pub(crate) const fn election_min(&self) -> Duration {
+        self.election_min
+    }
+
     /// Starts counting again.
     pub(crate) const fn restart(&mut self, now: Timestamp) {
         self.since = now;

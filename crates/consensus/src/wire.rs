@@ -3,6 +3,7 @@
 
 mod answer;
 pub(crate) mod command;
+pub(crate) mod members;
 pub(crate) mod message;
 mod query;
 pub(crate) mod record;
@@ -90,6 +91,16 @@ pub(crate) struct Entry {
     pub(crate) term: u64,
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) data: Bytes,
+    #[prost(enumeration = "EntryKind", tag = "4")]
+    pub(crate) kind: i32,
+}
+
+/// What an entry is. The first is what there was before there were others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum EntryKind {
+    Command = 0,
+    Members = 1,
 }
 
 /// Returns whether the bytes of an [`Action::Send`](crate::replica::Action::Send) carry entries or a
@@ -111,4 +122,8 @@ pub(crate) struct Snapshot {
     pub(crate) voters: Vec<u64>,
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) data: Bytes,
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) outgoing: Vec<u64>,
+    #[prost(uint64, repeated, tag = "6")]
+    pub(crate) learners: Vec<u64>,
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, RequestId, Space};
 use evenkeel_consensus::keys::KeySpace;
-use evenkeel_consensus::log::{DecodeError, Entry, Record, Snapshot, Vote};
+use evenkeel_consensus::log::{DecodeError, Entry, EntryKind, Record, Snapshot, Vote};
+use evenkeel_consensus::members::Members;
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::restore::Restored;
 use evenkeel_consensus::settings::{Limits, MemberId, Settings};
@@ -39,15 +40,25 @@ proptest! {
         let member = Some(MemberId(member)).filter(|member| member.0 != 0);
         let records = [
             Record::Reset { index, term },
-            Record::Entry(Entry { index, term, data: data.clone().into() }),
+            Record::Entry(Entry {
+                index,
+                term,
+                kind: EntryKind::Command,
+                data: data.clone().into(),
+            }),
+            Record::Entry(Entry { index, term, kind: EntryKind::Members, data: Bytes::new() }),
             Record::Vote(Vote { term, member, commit: index }),
         ];
         for record in records {
             prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
-        let voters = vec![MemberId(3), MemberId(1)];
+        let members = Members {
+            voters: vec![MemberId(1), MemberId(4)],
+            outgoing: vec![MemberId(1), MemberId(3)],
+            learners: vec![MemberId(5)],
+        };
         let (index, term) = (index.max(1), term.max(1));
-        let snapshot = Snapshot { index, term, voters, data: data.into() };
+        let snapshot = Snapshot { index, term, members, data: data.into() };
         prop_assert_eq!(Snapshot::decode(snapshot.encode()), Ok(snapshot));
     }
 
@@ -68,13 +79,15 @@ proptest! {
     fn any_committed_bytes_are_applied(
         poison in prop::collection::vec(any::<Vec<u8>>(), 1..20),
         formatted in any::<bool>(),
+        as_members in any::<bool>(),
     ) {
+        let kind = if as_members { EntryKind::Members } else { EntryKind::Command };
         let entries: Vec<Entry> = (1..)
             .zip(&poison)
             .map(|(index, bytes)| {
                 let mut data = if formatted { vec![1] } else { Vec::new() };
                 data.extend(bytes);
-                Entry { index, term: 1, data: data.into() }
+                Entry { index, term: 1, kind, data: data.into() }
             })
             .collect();
         let commit = entries.len() as u64;

@@ -129,6 +129,34 @@ fn a_follower_far_behind_gets_a_snapshot() {
 }
 
 #[test]
+fn the_log_is_not_dropped_for_a_snapshot_that_is_still_being_written() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    let follower = follower_of(leader);
+    group.members.get_mut(&follower).unwrap().hold_saves = true;
+    let write = |group: &mut Group, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            group.execute(leader, put(&format!("k{number}"), "v"));
+        }
+    };
+    write(&mut group, 0..30);
+    let own = group.members[&follower].saving.expect("a snapshot of its own is being written");
+    group.cut.insert(follower);
+    write(&mut group, 30..130);
+    group.members.get_mut(&follower).unwrap().hold_writes = true;
+    group.cut.clear();
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.bulk, 1, "the leader's snapshot is being written as well");
+    group.handle(follower, Event::SnapshotSaved { index: own });
+    group.settle();
+    assert!(group.members[&follower].compacted <= own, "of what is durable");
+    group.members.get_mut(&follower).unwrap().hold_writes = false;
+    group.run(Duration::from_secs(1));
+    assert!(group.members[&follower].compacted > own);
+    assert_eq!(group.members[&follower].replica.keys(), group.members[&leader].replica.keys());
+}
+
+#[test]
 fn a_follower_that_lost_everything_is_filled_while_nothing_is_written() {
     for writes in [1, 10, 100] {
         let mut group = Group::new(3);

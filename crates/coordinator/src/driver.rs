@@ -333,6 +333,9 @@ impl Driver {
                     }
                 }
                 Action::Role { leader, term, is_leader } => self.show_role(leader, term, is_leader),
+                Action::Members { members } => {
+                    tracing::debug!(?members, "who takes part has changed");
+                }
                 Action::SystemChanged { .. } => {
                     self.outlets.system_changes.send_replace(self.replica.keys().revision());
                 }

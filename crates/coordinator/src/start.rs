@@ -54,9 +54,6 @@ impl StartError {
         match self {
             Self::NoListener => "bind the peer port before the coordinator starts".to_owned(),
             Self::Log(error) => error.help(),
-            Self::Restore { source: RestoreError::OtherVoters { .. }, .. } => {
-                "start with the system file that names the same voters as before".to_owned()
-            }
             Self::Restore { folder, .. } => format!(
                 "while every other voter is up (`evenkeel status`), move the folder `{folder}` \
                  away and start once with `--rejoin-empty`: this host begins with an empty log \

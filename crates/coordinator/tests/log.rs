@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use evenkeel_consensus::command::{self, Bytes, Change, Command, Expect};
 use evenkeel_consensus::keys::KeySpace;
-use evenkeel_consensus::log::{Entry, Snapshot, State, Vote};
+use evenkeel_consensus::log::{Entry, EntryKind, Snapshot, State, Vote};
+use evenkeel_consensus::members::Members;
 use evenkeel_consensus::replica::Persist;
 use evenkeel_consensus::restore::Restored;
 use evenkeel_consensus::settings::{MemberId, StateLimits};
@@ -109,7 +110,7 @@ fn wait_for(events: &Receiver<Event>, wanted: &Event) {
 
 fn entry(index: u64, term: u64, length: usize) -> Entry {
     let data = vec![u8::try_from(index % 251).unwrap() + 1; length];
-    Entry { index, term, data: Bytes::from(data) }
+    Entry { index, term, kind: EntryKind::Command, data: Bytes::from(data) }
 }
 
 fn vote(term: u64, commit: u64) -> Option<Vote> {
@@ -130,8 +131,8 @@ fn state(index: u64, length: usize) -> State {
         expect: Expect::Any,
         lease: None,
     }));
-    let voters = vec![MemberId(1), MemberId(2), MemberId(3)];
-    State { index, term: 1, voters, keys }
+    let members = Members::of_voters([1, 2, 3].map(MemberId));
+    State { index, term: 1, members, keys }
 }
 
 /// What a crash does to the bytes of a segment.
@@ -239,7 +240,7 @@ fn zeros_in_a_value_hide_no_damage() {
     let mut fixture = Fixture::new("zeros");
     let opened = fixture.open();
     fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
-    let zeros = Entry { index: 2, term: 1, data: Bytes::from(vec![0; 2048]) };
+    let zeros = Entry { data: Bytes::from(vec![0; 2048]), ..entry(2, 1, 0) };
     fixture.persist(&opened, None, vec![zeros.clone()]);
     opened.log.close();
     let opened = fixture.open();

@@ -37,9 +37,7 @@ use tokio_util::io::InspectReader;
 
 use crate::body::Outgoing;
 use crate::protection::notice_death;
-use crate::sessions::{
-    ASK_AFTER, SESSION_WINDOW, SILENCE_MAX, STREAM_WINDOW, Session, ThisThread,
-};
+use crate::sessions::{ASK_AFTER, SESSION_WINDOW, SILENCE_MAX, STREAM_WINDOW, Session, ThisThread};
 use crate::shared::Shared;
 
 /// Sessions that other hosts may hold here at once: each has one or, while it is replaced, two.

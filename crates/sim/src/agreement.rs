@@ -7,7 +7,8 @@ use evenkeel_checker::history::Operation;
 use evenkeel_checker::survival::{Contents, Entry as Held};
 use evenkeel_checker::{linearizability, survival};
 use evenkeel_consensus::command::Space;
-use evenkeel_consensus::log::Entry;
+use evenkeel_consensus::log::{Entry, State};
+use evenkeel_consensus::members::Members;
 use evenkeel_consensus::replica::{Persist, Replica};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::time::Timestamp;
@@ -29,6 +30,8 @@ pub(crate) struct Invariants {
     committed: BTreeMap<u64, (u64, u64)>,
     /// A hash of the key space after some of them.
     states: BTreeMap<u64, u64>,
+    /// Who took part after some of them.
+    members: BTreeMap<u64, Members>,
 }
 
 /// One member's log, as it has told its shell to write it.
@@ -96,6 +99,21 @@ impl Invariants {
             }
         }
         log.applied = applied;
+        Ok(())
+    }
+
+    /// Who takes part at a position is the same for all, and one step at most is under way.
+    pub(crate) fn check_members(&mut self, state: &State) -> Result<(), String> {
+        let State { index, members, .. } = state;
+        let known = self.members.entry(*index).or_insert_with(|| members.clone());
+        if known != members {
+            return Err(format!("two groups after entry {index}: {known:?} and {members:?}"));
+        }
+        let new = members.voters.iter().filter(|voter| !members.outgoing.contains(voter)).count();
+        let old = members.outgoing.iter().filter(|voter| !members.voters.contains(voter)).count();
+        if members.is_joint() && (new > 1 || old > 1) {
+            return Err(format!("more than one change at once after entry {index}: {members:?}"));
+        }
         Ok(())
     }
 

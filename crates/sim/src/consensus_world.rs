@@ -4,6 +4,7 @@
 //! the store must serve again, soon. Which things break, and how often, is drawn anew for each
 //! seed: a run in which everything breaks at once finds less than many that differ.
 
+mod members;
 mod nemesis;
 mod network;
 mod steps;
@@ -26,6 +27,7 @@ use crate::failure::{Failure, replayed};
 use crate::holders::Holder;
 use crate::member::Member;
 use crate::transcript::Transcript;
+use members::Operator;
 use nemesis::Habits;
 use network::Network;
 use watchers::Watcher;
@@ -47,6 +49,9 @@ const CLIENTS: usize = 5;
 
 /// How many clients want a lease and one key.
 const HOLDERS: usize = 3;
+
+/// How many hosts stand ready to take a voter's place, where members come and go.
+const SPARES: usize = 2;
 
 /// How many watch.
 const WATCHERS: usize = 2;
@@ -79,6 +84,8 @@ pub struct Report {
     pub lost_disks: usize,
     /// How many snapshots leaders sent to followers.
     pub snapshots: usize,
+    /// How many times who takes part was changed.
+    pub changes: usize,
     /// How many changes watchers were told.
     pub watched: usize,
     /// How many times somebody got the key that all want.
@@ -169,6 +176,8 @@ enum Happening {
     },
     /// Something breaks.
     Break,
+    /// An operator changes who takes part.
+    ChangeMembers,
     /// A disk is full, or has room again.
     Space {
         host: usize,
@@ -189,6 +198,7 @@ struct World {
     hosts: Vec<Member>,
     network: Network,
     habits: Habits,
+    operator: Operator,
     clients: Vec<Client>,
     /// They are numbered behind the clients.
     holders: Vec<Holder>,
@@ -201,6 +211,7 @@ struct World {
     crashes: usize,
     lost_disks: usize,
     snapshots: usize,
+    changes: usize,
     holds: usize,
     transcript: Transcript,
 }
@@ -236,7 +247,11 @@ impl World {
     fn new(seed: u64, options: Options, transcript: Transcript) -> Self {
         let mut rng = Rng::from_seed(seed);
         let count = options.hosts.unwrap_or_else(|| if rng.chance(2, 3) { 3 } else { 5 });
-        let network = Network::new(count, &mut rng);
+        let members_rng = Rng::from_seed(seed.rotate_left(16) ^ 0x3e3b);
+        let operator = Operator::new(members_rng);
+        let spares = if operator.acts() { SPARES } else { 0 };
+        let hosts = count + spares;
+        let network = Network::new(hosts, &mut rng);
         let habits = Habits::new(seed, &mut rng);
         let voters: Vec<MemberId> = (1..).map(MemberId).take(count).collect();
         let limits = Limits {
@@ -250,12 +265,14 @@ impl World {
             ..Limits::STANDARD
         };
         let heartbeat = Duration::from_millis(15 + rng.below(60));
-        let hosts = voters
+        let members = (1..).map(MemberId).take(hosts).collect::<Vec<_>>();
+        let hosts = members
             .iter()
             .map(|member| {
+                let is_first = voters.contains(member);
                 let settings = Settings {
                     member: *member,
-                    voters: voters.clone(),
+                    voters: if is_first { voters.clone() } else { Vec::new() },
                     heartbeat,
                     election_min: heartbeat * 3,
                     seed,
@@ -279,8 +296,9 @@ impl World {
             hosts,
             network,
             habits,
-            clients: (0..CLIENTS).map(|number| Client::new(number, count)).collect(),
-            holders: (0..HOLDERS).map(|number| Holder::new(number, count)).collect(),
+            operator,
+            clients: (0..CLIENTS).map(|number| Client::new(number, members.len())).collect(),
+            holders: (0..HOLDERS).map(|number| Holder::new(number, members.len())).collect(),
             watchers: (0..WATCHERS).map(|_| Watcher::default()).collect(),
             healed: false,
             closed: false,
@@ -288,6 +306,7 @@ impl World {
             crashes: 0,
             lost_disks: 0,
             snapshots: 0,
+            changes: 0,
             holds: 0,
             transcript,
         }
@@ -320,6 +339,7 @@ impl World {
         }
         self.after(Duration::from_millis(300), Happening::Break);
         self.after(STORM, Happening::Heal);
+        self.plan_change();
         self.run_until(Timestamp::ZERO + STORM)?;
         self.recover()?;
         self.closed = true;
@@ -373,16 +393,21 @@ impl World {
     /// All members must have come to the same state, and lost nothing.
     fn check_agreement(&self) -> Result<(), String> {
         let committed = self.invariants.committed();
-        for (member, replica) in self.replicas() {
+        let members = self.members_in_the_end();
+        let replicas = self.replicas();
+        for (member, replica) in &replicas {
             if replica.applied() < committed {
                 let applied = replica.applied();
                 return Err(format!("{member} stays at entry {applied} of {committed}"));
             }
         }
-        if self.replicas().len() < self.hosts.len() {
+        if replicas.len() < members.voters.len() + members.learners.len() {
             return Err("a member is down after healing".to_owned());
         }
-        if let Some((member, _)) = self.replicas().iter().find(|(_, it)| it.is_rejoining()) {
+        if members.is_joint() {
+            return Err(format!("a change does not end after healing: {members:?}"));
+        }
+        if let Some((member, _)) = replicas.iter().find(|(_, it)| it.is_rejoining()) {
             return Err(format!("{member} lost its disk and does not vote yet after healing"));
         }
         Ok(())
@@ -409,6 +434,7 @@ impl World {
             crashes: self.crashes,
             lost_disks: self.lost_disks,
             snapshots: self.snapshots,
+            changes: self.changes,
             watched,
             holds: self.holds,
         })
@@ -426,11 +452,17 @@ impl World {
         Ok(told)
     }
 
+    /// Returns those that take part and are up.
     fn replicas(&self) -> Vec<(MemberId, &Replica)> {
+        let members = self.members_in_the_end();
+        self.all_replicas().filter(|(member, _)| members.contains(*member)).collect()
+    }
+
+    /// Returns those that are up.
+    fn all_replicas(&self) -> impl Iterator<Item = (MemberId, &Replica)> {
         self.hosts
             .iter()
             .filter_map(|host| Some((host.settings.member, &host.process.as_ref()?.replica)))
-            .collect()
     }
 }
 

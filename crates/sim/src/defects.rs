@@ -41,6 +41,11 @@ pub const VARIANTS: &[Variant] = &[
     consensus(MemberDefect::EntriesNotPersisted, &["were committed, but the log ends"]),
     consensus(MemberDefect::VotesWhileRejoining, &["without entry", "another entry"]),
     consensus(MemberDefect::LeasesNotExtended, &["too early"]),
+    consensus(
+        MemberDefect::MembersForgotten,
+        &["both lead in term", "without entry", "another entry", "two groups"],
+    ),
+    consensus(MemberDefect::SnapshotNamesFirstVoters, &["stays at entry"]),
     system(SystemDefect::PlanNumberIgnored, &["went back from plan"]),
     system(
         SystemDefect::HostLeasesNotExtended,

@@ -140,7 +140,7 @@ fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
             let report = consensus_world::run(seed, options)?;
             Ok(format!(
                 "{} of {} operations acknowledged, {} entries, {} terms, {} crashes, \
-                 {} lost disks, {} snapshots, \
+                 {} lost disks, {} snapshots, {} changes of members, \
                  digest {:016x}",
                 report.acknowledged,
                 report.operations,
@@ -149,6 +149,7 @@ fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
                 report.crashes,
                 report.lost_disks,
                 report.snapshots,
+                report.changes,
                 report.digest
             ))
         }

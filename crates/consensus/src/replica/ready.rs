@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use evenkeel_model::time::Timestamp;
 use prost::bytes::Bytes;
-use raft::eraftpb::{self, MessageType};
+use raft::eraftpb::{self, EntryType, MessageType};
 use raft::{ReadState, Ready};
 
 use super::start::MESSAGE_BYTES;
 use super::{Action, Held, Installing, Persist, Replica, Role};
 use crate::answer::Answer;
-use crate::cache::Position;
+use crate::cache::{Position, from_raft};
 use crate::command::{Change, Space};
 use crate::keys::KeySpace;
-use crate::log::{Entry, Snapshot, State, Vote};
+use crate::log::{Snapshot, State, Vote};
+use crate::members::Members;
 use crate::settings::{Defect, Limits, MemberId};
 use crate::wire::command::decode_command;
 use crate::wire::message::encode_message;
@@ -30,6 +31,7 @@ impl Replica {
         }
         self.received.clear();
         self.tell_role();
+        self.tell_members();
         self.answer_reads();
         self.offer_snapshot();
         self.save_snapshot();
@@ -92,7 +94,7 @@ impl Replica {
         let mut persist = Persist {
             number,
             vote: ready.hs().map(vote_of),
-            entries: ready.entries().iter().map(entry_of).collect(),
+            entries: ready.entries().iter().map(from_raft).collect(),
             snapshot: received.or(unfinished),
             must_sync,
         };
@@ -104,6 +106,7 @@ impl Replica {
             self.apply(entry);
         }
         self.raft.advance_apply_to(self.applied.index);
+        self.leave_joint();
     }
 
     /// Splits off the answers to heartbeats that need not wait for the disk. They promise neither a
@@ -158,7 +161,9 @@ impl Replica {
                 Defect::ReadyAcknowledgedEarly
                 | Defect::ReadWithoutQuorum
                 | Defect::VotesWhileRejoining
-                | Defect::LeasesNotExtended,
+                | Defect::LeasesNotExtended
+                | Defect::MembersForgotten
+                | Defect::SnapshotNamesFirstVoters,
             )
             | None => {}
         }
@@ -215,7 +220,13 @@ impl Replica {
     fn apply(&mut self, entry: eraftpb::Entry) {
         self.applied = Position { index: entry.index, term: entry.term };
         self.saves.bytes_since += entry.data.len();
-        let answer = self.apply_command(&entry.data);
+        let answer = match entry.get_entry_type() {
+            EntryType::EntryNormal => self.apply_command(&entry.data),
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                self.apply_members_change(&entry.data);
+                None
+            }
+        };
         if let Some((request, term)) = self.proposals.take_applied(entry.index) {
             // An entry of another term stands where the proposal stood: the proposal is gone.
             let answer = if term == entry.term {
@@ -300,14 +311,18 @@ impl Replica {
     pub(super) fn snapshot_encoded(&mut self, snapshot: Snapshot) {
         self.encoding = false;
         if self.leads() {
-            let Snapshot { index, term, data, .. } = snapshot;
-            self.raft.mut_store().offer_snapshot(Position { index, term }, data);
+            let Snapshot { index, term, members, data } = snapshot;
+            self.raft.mut_store().offer_snapshot(Position { index, term }, &members, data);
         }
     }
 
     fn state(&self) -> State {
         let Position { index, term } = self.applied;
-        State { index, term, voters: self.voters.clone(), keys: self.keys.clone() }
+        let members = match self.defect {
+            Some(Defect::SnapshotNamesFirstVoters) => self.first.clone(),
+            Some(_) | None => self.members(),
+        };
+        State { index, term, members, keys: self.keys.clone() }
     }
 
     /// Begins to save a snapshot if the log has grown enough since the last one.
@@ -333,7 +348,8 @@ impl Replica {
         self.saves.index = self.saves.index.max(index);
         let Limits { tail_entries, tail_bytes, .. } = self.limits;
         self.raft.mut_store().compact_to_tail(index, tail_entries, tail_bytes);
-        let through = self.raft.store().before().index;
+        // A snapshot from the leader may have replaced the log in memory, and not on disk yet.
+        let through = self.raft.store().before().index.min(self.saves.index);
         // Also when the log stays as it is: older snapshots are no longer needed.
         self.actions.push_back(Action::Compact { through });
     }
@@ -347,16 +363,12 @@ fn vote_of(hard_state: &eraftpb::HardState) -> Vote {
     }
 }
 
-fn entry_of(entry: &eraftpb::Entry) -> Entry {
-    Entry { index: entry.index, term: entry.term, data: entry.data.clone() }
-}
-
 fn snapshot_of(snapshot: &eraftpb::Snapshot) -> Snapshot {
     let metadata = snapshot.get_metadata();
     Snapshot {
         index: metadata.index,
         term: metadata.term,
-        voters: metadata.get_conf_state().voters.iter().copied().map(MemberId).collect(),
+        members: Members::from_raft(metadata.get_conf_state()),
         data: snapshot.data.clone(),
     }
 }

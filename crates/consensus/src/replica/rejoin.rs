@@ -62,6 +62,11 @@ impl Replica {
         self.rejoin.under_way
     }
 
+    /// Returns whether a follower has said that it begins anew, and not yet that it has it all.
+    pub(super) fn begins_anew(&self, member: MemberId) -> bool {
+        self.rejoin.term == self.term() && self.rejoin.members.contains_key(&member)
+    }
+
     /// Returns whether a message asks for something that a member without its promises must not do.
     pub(super) fn is_beyond_rejoining(&self, message: &eraftpb::Message) -> bool {
         let kind = message.msg_type;
@@ -87,10 +92,12 @@ impl Replica {
 
     /// Returns what is committed, for a member that begins anew; 0 while that is not certain.
     fn confirmed_commit(&self, to: MemberId) -> u64 {
-        let majority = self.voters.len() / 2 + 1;
         let confirmed = self.rejoin.term == self.term()
             && self.raft.raft.commit_to_current_term()
-            && self.rejoin.members.get(&to).is_some_and(|seen| seen.by.len() + 1 >= majority);
+            && self.rejoin.members.get(&to).is_some_and(|seen| {
+                let follows = |member| member == self.member || seen.by.contains(&member);
+                self.members().is_quorum(follows)
+            });
         if confirmed { self.raft.raft.raft_log.committed } else { 0 }
     }
 

@@ -3,15 +3,17 @@
 use std::collections::VecDeque;
 
 use evenkeel_model::time::Timestamp;
-use raft::eraftpb::{self, HardState};
+use raft::eraftpb::HardState;
 use raft::{Config, RawNode, ReadOnlyOption};
 
 use super::lease_clock::LeaseClock;
+use super::members::Heard;
 use super::rejoin::Rejoin;
 use super::{Action, Counters, Replica, Role, Saves};
-use crate::cache::{LogCache, Position};
+use crate::cache::{LogCache, Position, into_raft};
 use crate::keys::KeySpace;
 use crate::log::{Entry, Snapshot, Vote};
+use crate::members::Members;
 use crate::pending::{Proposals, Reads};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::{Defect, MemberId, Settings, StateLimits};
@@ -28,30 +30,36 @@ pub(super) fn start(
     restored: Restored,
     now: Timestamp,
 ) -> Result<Replica, RestoreError> {
-    let mut voters = settings.voters.clone();
-    voters.sort_unstable();
-    check_settings(&settings, &voters)?;
+    check_settings(&settings)?;
+    let first = Members::of_voters(settings.voters.iter().copied());
+    let is_new = restored == Restored::default() && first.is_voter(settings.member);
+    let genesis = is_new.then(|| genesis(&first, settings.limits.state));
     let Restored { vote, snapshot, entries, rejoining } = restored;
-    let (keys, base) = restore_keys(snapshot.as_ref(), &voters, settings.limits.state)?;
+    let snapshot = snapshot.or_else(|| genesis.clone());
+    let (keys, base) = restore_keys(snapshot.as_ref(), settings.limits.state)?;
+    let known = snapshot.as_ref().map(|snapshot| snapshot.members.clone());
+    let forgotten = settings.defect == Some(Defect::MembersForgotten) && !first.voters.is_empty();
+    let members = known.filter(|_| !forgotten).unwrap_or_else(|| first.clone());
     let Joined { before, entries, void } = join_log(base, entries)?;
     let last =
         entries.last().map_or(before, |entry| Position { index: entry.index, term: entry.term });
     let hard_state = restore_vote(vote, base, last)?;
-    let cache = LogCache::new(before, entries.into_iter().map(raft_entry), hard_state, &voters);
+    let cache = LogCache::new(before, entries.into_iter().map(into_raft), hard_state, &members);
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let mut raft = RawNode::new(&config(settings.member, base.index), cache, &logger)
         .map_err(|_| RestoreError::Settings("raft refuses the settings"))?;
     let mut timer = Timer::new(&settings, now);
     timer.after_step(&mut raft.raft, now);
     // A lone voter has nobody who could fill it.
-    let actions = rejoining.then_some(Action::Rejoined).filter(|_| voters.len() == 1);
+    let alone = members.voters == [settings.member];
+    let actions = rejoining.then_some(Action::Rejoined).filter(|_| alone);
     let ignored = settings.defect == Some(Defect::VotesWhileRejoining);
-    let rejoin = Rejoin::new(rejoining && voters.len() > 1 && !ignored);
+    let rejoin = Rejoin::new(rejoining && !alone && !ignored);
     Ok(Replica {
         told: Role { leader: None, term: raft.raft.term, is_leader: false },
         durable_term: raft.raft.term,
         member: settings.member,
-        voters,
+        first,
         limits: settings.limits,
         defect: settings.defect,
         raft,
@@ -67,18 +75,27 @@ pub(super) fn start(
         installing: None,
         received: Vec::new(),
         encoding: false,
-        unfinished: snapshot.filter(|_| void),
+        unfinished: genesis.or(snapshot.filter(|_| void)),
         saves: Saves { index: base.index, begun: base.index, ..Saves::default() },
+        told_members: Members::default(),
+        heard: Heard::default(),
         rejoin,
         counters: Counters::default(),
     })
 }
 
-fn check_settings(settings: &Settings, voters: &[MemberId]) -> Result<(), RestoreError> {
+/// Returns what a new group begins with: nothing, and who its first voters are.
+fn genesis(first: &Members, limits: StateLimits) -> Snapshot {
+    let Position { index, term } = Position::GENESIS;
+    let data = KeySpace::new(limits).encode().into();
+    Snapshot { index, term, members: first.clone(), data }
+}
+
+fn check_settings(settings: &Settings) -> Result<(), RestoreError> {
+    let mut voters = settings.voters.clone();
+    voters.sort_unstable();
     let fault = if settings.member.0 == 0 || voters.contains(&MemberId(0)) {
         "a member's identity must not be zero"
-    } else if !voters.contains(&settings.member) {
-        "this member is not among the voters"
     } else if voters.windows(2).any(|pair| pair[0] == pair[1]) {
         "a voter stands twice among the voters"
     } else if settings.heartbeat.as_millis() == 0 || settings.election_min <= settings.heartbeat {
@@ -107,17 +124,11 @@ fn config(member: MemberId, applied: u64) -> Config {
 /// Returns the key space of the snapshot, and where it ends.
 fn restore_keys(
     snapshot: Option<&Snapshot>,
-    voters: &[MemberId],
     limits: StateLimits,
 ) -> Result<(KeySpace, Position), RestoreError> {
-    let Some(Snapshot { index, term, voters: found, data }) = snapshot else {
+    let Some(&Snapshot { index, term, ref data, .. }) = snapshot else {
         return Ok((KeySpace::new(limits), Position::ORIGIN));
     };
-    let (index, term, mut found) = (*index, *term, found.clone());
-    found.sort_unstable();
-    if found != voters {
-        return Err(RestoreError::OtherVoters { found, expected: voters.to_vec() });
-    }
     let keys = KeySpace::decode(data, limits)
         .map_err(|source| RestoreError::Snapshot { index, source })?;
     Ok((keys, Position { index, term }))
@@ -180,8 +191,4 @@ fn restore_vote(
         commit: vote.commit.max(base.index),
         ..HardState::default()
     })
-}
-
-fn raft_entry(Entry { index, term, data }: Entry) -> eraftpb::Entry {
-    eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() }
 }

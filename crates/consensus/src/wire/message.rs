@@ -4,9 +4,10 @@ use prost::bytes::{Buf as _, Bytes};
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use raft::eraftpb::{self, MessageType};
 
+use super::members::{members_of, snapshot};
 use super::{decode, encode};
-use crate::cache::conf_state;
-use crate::log::DecodeError;
+use crate::cache::{from_raft, into_raft};
+use crate::log::{DecodeError, Entry};
 use crate::settings::MemberId;
 
 const WHAT: &str = "message";
@@ -108,20 +109,12 @@ impl Kind {
 pub(crate) fn encode_message(message: eraftpb::Message) -> Option<Vec<u8>> {
     let kind = Kind::from_raft(message.msg_type)?;
     let snapshot = (kind == Kind::Snapshot).then(|| {
-        let snapshot = message.get_snapshot();
-        let metadata = snapshot.get_metadata();
-        super::Snapshot {
-            index: metadata.index,
-            term: metadata.term,
-            voters: metadata.get_conf_state().voters.clone(),
-            data: snapshot.data.clone(),
-        }
+        let found = message.get_snapshot();
+        let metadata = found.get_metadata();
+        let members = metadata.get_conf_state();
+        snapshot(metadata.index, metadata.term, members, found.data.clone())
     });
-    let entries = message.entries.into_iter().map(|entry| super::Entry {
-        index: entry.index,
-        term: entry.term,
-        data: entry.data,
-    });
+    let entries = message.entries.iter().map(|entry| super::Entry::from(from_raft(entry)));
     Some(encode(&WireMessage {
         kind: kind.into(),
         to: message.to,
@@ -139,18 +132,19 @@ pub(crate) fn encode_message(message: eraftpb::Message) -> Option<Vec<u8>> {
     }))
 }
 
-/// Decodes a message from one of the other `voters` to `me`, and checks that its parts agree.
+/// Decodes a message to `me`, and checks that its parts agree. It may come from somebody of whom
+/// this member knows nothing: one that joins knows nobody, and one that was away does not know
+/// those that have joined. The shell sees to it that they are of this system.
 pub(crate) fn decode_message(
     bytes: Vec<u8>,
     me: MemberId,
-    voters: &[MemberId],
 ) -> Result<eraftpb::Message, DecodeError> {
     let wire: WireMessage = decode(&bytes.into(), WHAT)?;
     let kind = Kind::try_from(wire.kind).unwrap_or(Kind::Unset);
     let from = MemberId(wire.from);
     let kind = kind
         .into_raft()
-        .filter(|_| wire.to == me.0 && from != me && voters.contains(&from))
+        .filter(|_| wire.to == me.0 && from != me && from.0 != 0)
         .filter(|_| wire.term > 0 && entries_agree(&wire))
         .filter(|_| (kind == Kind::Snapshot) == wire.snapshot.is_some())
         .ok_or(DecodeError::Malformed(WHAT))?;
@@ -168,9 +162,10 @@ pub(crate) fn decode_message(
         context: wire.context,
         ..eraftpb::Message::default()
     };
-    message.set_entries(wire.entries.into_iter().map(raft_entry).collect::<Vec<_>>().into());
+    let entries = wire.entries.into_iter().map(|entry| Entry::try_from(entry).map(into_raft));
+    message.set_entries(entries.collect::<Result<Vec<_>, _>>()?.into());
     if let Some(snapshot) = wire.snapshot {
-        message.set_snapshot(raft_snapshot(snapshot, voters)?);
+        message.set_snapshot(raft_snapshot(snapshot)?);
     }
     Ok(message)
 }
@@ -186,25 +181,16 @@ fn entries_agree(wire: &WireMessage) -> bool {
     follow && (wire.entries.is_empty() || last.1 <= wire.term)
 }
 
-fn raft_entry(entry: super::Entry) -> eraftpb::Entry {
-    let super::Entry { index, term, data } = entry;
-    eraftpb::Entry { index, term, data, ..eraftpb::Entry::default() }
-}
-
-fn raft_snapshot(
-    wire: super::Snapshot,
-    voters: &[MemberId],
-) -> Result<eraftpb::Snapshot, DecodeError> {
-    let mut theirs: Vec<MemberId> = wire.voters.into_iter().map(MemberId).collect();
-    theirs.sort_unstable();
-    if wire.index == 0 || wire.term == 0 || theirs != voters {
+fn raft_snapshot(wire: super::Snapshot) -> Result<eraftpb::Snapshot, DecodeError> {
+    if wire.index == 0 || wire.term == 0 {
         return Err(DecodeError::Malformed(WHAT));
     }
+    let members = members_of(&wire)?;
     let mut snapshot = eraftpb::Snapshot { data: wire.data, ..eraftpb::Snapshot::default() };
     let metadata = snapshot.mut_metadata();
     metadata.index = wire.index;
     metadata.term = wire.term;
-    metadata.set_conf_state(conf_state(voters));
+    metadata.set_conf_state(members.to_raft());
     Ok(snapshot)
 }
 

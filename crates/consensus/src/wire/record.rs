@@ -2,8 +2,9 @@
 
 use prost::bytes::Bytes;
 
+use super::members::{members_of, snapshot};
 use super::{decode, encode};
-use crate::log::{DecodeError, Entry, Record, Snapshot, Vote};
+use crate::log::{DecodeError, Entry, EntryKind, Record, Snapshot, Vote};
 use crate::settings::MemberId;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -67,7 +68,7 @@ impl Record {
         let record: WireRecord = decode(&Bytes::copy_from_slice(bytes), WHAT)?;
         match record.content {
             Some(Content::Reset(WireReset { index, term })) => Ok(Self::Reset { index, term }),
-            Some(Content::Entry(entry)) => Ok(Self::Entry(entry.into())),
+            Some(Content::Entry(entry)) => Ok(Self::Entry(entry.try_into()?)),
             Some(Content::Vote(WireVote { term, member, commit })) => Ok(Self::Vote(Vote {
                 term,
                 member: Some(member).filter(|member| *member != 0).map(MemberId),
@@ -82,7 +83,8 @@ impl Snapshot {
     /// Encodes the snapshot for the disk.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(&super::Snapshot::from(self.clone()))
+        let Self { index, term, members, data } = self;
+        encode(&snapshot(*index, *term, &members.to_raft(), data.clone()))
     }
 
     /// Decodes what [`Self::encode`] made.
@@ -96,30 +98,32 @@ impl Snapshot {
         if snapshot.index == 0 || snapshot.term == 0 {
             return Err(DecodeError::Malformed(WHAT));
         }
-        Ok(snapshot.into())
+        let members = members_of(&snapshot)?;
+        let super::Snapshot { index, term, data, .. } = snapshot;
+        Ok(Self { index, term, members, data })
     }
 }
 
 impl From<Entry> for super::Entry {
-    fn from(Entry { index, term, data }: Entry) -> Self {
-        Self { index, term, data }
+    fn from(Entry { index, term, kind, data }: Entry) -> Self {
+        let kind = match kind {
+            EntryKind::Command => super::EntryKind::Command,
+            EntryKind::Members => super::EntryKind::Members,
+        };
+        Self { index, term, data, kind: kind.into() }
     }
 }
 
-impl From<super::Entry> for Entry {
-    fn from(super::Entry { index, term, data }: super::Entry) -> Self {
-        Self { index, term, data }
-    }
-}
+impl TryFrom<super::Entry> for Entry {
+    type Error = DecodeError;
 
-impl From<Snapshot> for super::Snapshot {
-    fn from(Snapshot { index, term, voters, data }: Snapshot) -> Self {
-        Self { index, term, voters: voters.into_iter().map(|member| member.0).collect(), data }
-    }
-}
-
-impl From<super::Snapshot> for Snapshot {
-    fn from(super::Snapshot { index, term, voters, data }: super::Snapshot) -> Self {
-        Self { index, term, voters: voters.into_iter().map(MemberId).collect(), data }
+    fn try_from(entry: super::Entry) -> Result<Self, DecodeError> {
+        let super::Entry { index, term, data, kind } = entry;
+        let kind = match super::EntryKind::try_from(kind) {
+            Ok(super::EntryKind::Command) => EntryKind::Command,
+            Ok(super::EntryKind::Members) => EntryKind::Members,
+            Err(_) => return Err(DecodeError::Malformed("entry of a known kind")),
+        };
+        Ok(Self { index, term, kind, data })
     }
 }

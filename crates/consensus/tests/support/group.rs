@@ -6,6 +6,7 @@ use std::time::Duration;
 use evenkeel_consensus::answer::{Answer, Version};
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, RequestId, Space};
 use evenkeel_consensus::log::{Record, Snapshot};
+use evenkeel_consensus::members::MembersChange;
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::restore::{RestoreError, Restored};
 use evenkeel_consensus::settings::{Limits, MemberId, Settings};
@@ -30,6 +31,12 @@ pub(crate) struct Member {
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) system_changes: Vec<String>,
     pub(crate) hold_writes: bool,
+    /// Whether snapshots of its own take for ever.
+    pub(crate) hold_saves: bool,
+    /// The snapshot of its own that is being written.
+    pub(crate) saving: Option<u64>,
+    /// Up to where the log on disk was dropped.
+    pub(crate) compacted: u64,
     pub(crate) written: VecDeque<u64>,
 }
 
@@ -80,10 +87,27 @@ impl Group {
             snapshot,
             system_changes: Vec::new(),
             hold_writes: false,
+            hold_saves: false,
+            saving: None,
+            compacted: 0,
             written: VecDeque::new(),
         };
         self.members.insert(member, member_state);
         Ok(())
+    }
+
+    /// Starts a member that knows nobody and has nothing.
+    pub(crate) fn join(&mut self, member: MemberId) {
+        let voters = std::mem::take(&mut self.settings.voters);
+        self.start(member, Vec::new(), None).unwrap();
+        self.settings.voters = voters;
+    }
+
+    /// Has the leader change who takes part, and waits for it.
+    pub(crate) fn change(&mut self, leader: MemberId, change: MembersChange) {
+        assert_eq!(self.members[&leader].replica.check_change(change), Ok(()), "{change:?}");
+        self.handle(leader, Event::ChangeMembers { change });
+        self.run(Duration::from_millis(500));
     }
 
     /// Starts a member that has lost all it had.
@@ -143,16 +167,22 @@ impl Group {
                             let snapshot = state.snapshot();
                             events.push((id, Event::SnapshotEncoded { snapshot }));
                         }
+                        Action::SaveSnapshot { state } if member.hold_saves => {
+                            member.saving = Some(state.index);
+                        }
                         Action::SaveSnapshot { state } => {
                             let snapshot = state.snapshot();
                             member.snapshot = Some(snapshot.encode());
                             events.push((id, Event::SnapshotSaved { index: snapshot.index }));
                         }
-                        Action::Compact { through } => member.records.retain(|record| {
-                            !matches!(Record::decode(record),
-                                Ok(Record::Entry(entry)) if entry.index <= through)
-                        }),
-                        Action::Role { .. } | Action::Rejoined => {}
+                        Action::Compact { through } => {
+                            member.compacted = through;
+                            member.records.retain(|record| {
+                                !matches!(Record::decode(record),
+                                    Ok(Record::Entry(entry)) if entry.index <= through)
+                            });
+                        }
+                        Action::Role { .. } | Action::Members { .. } | Action::Rejoined => {}
                     }
                 }
                 if !member.hold_writes {

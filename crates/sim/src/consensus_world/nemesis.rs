@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let leads = |host: &Member| {
             host.process.as_ref().is_some_and(|process| process.replica.is_leader())
         };

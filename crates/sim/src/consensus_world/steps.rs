@@ -64,6 +64,7 @@ impl World {
             }
             Happening::Watch { watcher } => self.watch(watcher)?,
             Happening::Break => self.break_something(),
+            Happening::ChangeMembers => self.change_members(),
             Happening::Space { host, full } => self.set_space(host, full),
             Happening::Heal => self.heal()?,
             // What a process waited for that has crashed since.
@@ -188,12 +189,17 @@ impl World {
                 self.hosts[host].disk.rejoined();
                 self.transcript.line(self.now, format_args!("m{} holds all again", host + 1));
             }
+            Action::Members { members } => {
+                self.transcript.line(self.now, format_args!("m{}: {members:?}", host + 1));
+            }
             Action::EncodeSnapshot { state } => {
+                self.invariants.check_members(&state)?;
                 let snapshot = state.snapshot();
                 let delay = Duration::from_micros(self.rng.below(20_000));
                 self.after(delay, Happening::SnapshotEncoded { host, life, snapshot });
             }
             Action::SaveSnapshot { state } => {
+                self.invariants.check_members(&state)?;
                 let snapshot = state.snapshot();
                 let duration = self.hosts[host].disk.begin_save(snapshot, &mut self.rng);
                 self.after(duration, Happening::SnapshotSaved { host, life });

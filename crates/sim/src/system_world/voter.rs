@@ -175,7 +175,7 @@ impl World {
                 let wait = self.draw_millis(0, 2);
                 self.after(wait, Happening::LookAtPlan { at });
             }
-            Action::Rejoined => {}
+            Action::Rejoined | Action::Members { .. } => {}
         }
     }
 

@@ -66,8 +66,8 @@ impl Limits {
         pending_max: 4096,
         pending_bytes_max: 32 << 20,
         state: StateLimits::STANDARD,
-        compact_entries: 10_000,
-        compact_bytes: 4 << 20,
+        compact_entries: 20_000,
+        compact_bytes: 8 << 20,
         tail_entries: 1000,
         tail_bytes: 4 << 20,
     };

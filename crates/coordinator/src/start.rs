@@ -118,7 +118,10 @@ async fn start_voter(
     let (changes_outlet, system_changes) = watch::channel(replica.keys().revision());
     let (space_outlet, space) = watch::channel(Space::Free);
     let revision = Arc::new(watch::Sender::new(replica.keys().revision()));
+    let (answers, answer_inlet) = mpsc::unbounded_channel();
+    tokio::spawn(driver::deliver(answer_inlet));
     let outlets = driver::Outlets {
+        answers,
         leader: leader_outlet,
         system_changes: changes_outlet,
         revision: Arc::clone(&revision),

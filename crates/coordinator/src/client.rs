@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
-use crate::options::{RoundTrips, Voter, patience_for};
+use crate::options::{RoundTrips, Voters, patience_for};
 
 /// The version of what hosts ask each other.
 pub(crate) const FORMAT: &str = "2";
@@ -54,7 +54,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pool: Arc<Mutex<Pool>>,
-    voters: Arc<[HostName]>,
+    voters: Voters,
     round_trips: watch::Receiver<RoundTrips>,
     system: String,
     trust: Option<Trust>,
@@ -129,13 +129,13 @@ impl Client {
     /// Starts with no connection to any of `voters`.
     pub(crate) fn new(
         system: &SystemName,
-        voters: &[Voter],
+        voters: Voters,
         round_trips: watch::Receiver<RoundTrips>,
         trust: Option<Trust>,
     ) -> Self {
         Self {
             pool: Arc::new(Mutex::new(Pool::new(Duration::ZERO, trust.clone()))),
-            voters: voters.iter().map(|voter| voter.host.clone()).collect(),
+            voters,
             round_trips,
             system: system.to_string(),
             trust,
@@ -146,7 +146,8 @@ impl Client {
     fn http(&self) -> HyperClient<Connector, Full<Bytes>> {
         let farthest = {
             let round_trips = self.round_trips.borrow();
-            let measured = self.voters.iter().filter_map(|voter| round_trips.get(voter));
+            let voters = self.voters.borrow();
+            let measured = voters.iter().filter_map(|voter| round_trips.get(&voter.host));
             measured.map(|trip| trip.median).max().unwrap_or_default()
         };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,15 +239,16 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::RoundTrip;
+    use crate::options::{RoundTrip, Voter};
 
     #[tokio::test]
     async fn limits_follow_the_farthest_voter() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let host = |name: &str| HostName::parse(name).unwrap();
         let voters = [Voter { host: host("a1"), peer: address, api: address }];
+        let (_kept, voters) = watch::channel(voters.into());
         let (outlet, round_trips) = watch::channel(RoundTrips::new());
-        let client = Client::new(&SystemName::parse("shop").unwrap(), &voters, round_trips, None);
+        let client = Client::new(&SystemName::parse("shop").unwrap(), voters, round_trips, None);
         let check = |name: &str, median: u64, expected: u64| {
             let median = Duration::from_millis(median);
             let trip = RoundTrip { median, p90: median };

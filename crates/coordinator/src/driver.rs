@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Command, Query, RequestId};
+use evenkeel_consensus::members::{Members, MembersChange, MembersRefusal};
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_consensus::wire::carries_entries;
@@ -20,6 +21,7 @@ use evenkeel_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::LeaderView;
+use crate::standing::{Follower, Standing};
 use crate::log::{self, Log};
 use crate::options::{RoundTrips, Voter};
 use crate::peers::{Incoming, Peers};
@@ -47,6 +49,8 @@ pub(crate) enum Ask {
     Propose { command: Command, reply: oneshot::Sender<Reply> },
     Read { query: Query, reply: oneshot::Sender<Reply> },
     ReadStale { query: Query, reply: oneshot::Sender<Reply> },
+    Standing { reply: oneshot::Sender<Standing> },
+    ChangeMembers { change: MembersChange, reply: oneshot::Sender<Result<(), MembersRefusal>> },
     Close,
 }
 
@@ -64,7 +68,8 @@ pub(crate) enum Reply {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) host: HostName,
-    pub(crate) others: Vec<Voter>,
+    /// Where all are found that may take part.
+    pub(crate) hosts: Vec<Voter>,
     /// See [`Options`](crate::options::Options).
     pub(crate) store_bytes_max: usize,
 }
@@ -78,6 +83,9 @@ pub(crate) struct Outlets {
     /// The store's revision, as far as applied here.
     pub(crate) revision: Arc<watch::Sender<u64>>,
     pub(crate) space: watch::Sender<log::Space>,
+    /// The voters, as the log names them.
+    pub(crate) voters: watch::Sender<Arc<[Voter]>>,
+    pub(crate) round_trips: watch::Receiver<RoundTrips>,
     /// Answers, all together that came of one step: see [`deliver`].
     pub(crate) answers: mpsc::UnboundedSender<Answers>,
 }
@@ -122,6 +130,8 @@ pub(crate) struct Driver {
     peers: Peers,
     member: Member,
     outlets: Outlets,
+    /// The other voters.
+    others: Vec<Voter>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
     timings: Timings,
@@ -174,6 +184,7 @@ impl Driver {
             peers,
             member,
             outlets,
+            others: Vec::new(),
             waiting: BTreeMap::new(),
             next_request: 0,
             timings: Timings::FIRST,
@@ -318,6 +329,16 @@ impl Driver {
             Ask::ReadStale { query, reply } => {
                 drop(reply.send(Reply::Answer(self.replica.keys().query(&query))));
             }
+            Ask::Standing { reply } => drop(reply.send(self.standing())),
+            Ask::ChangeMembers { change, reply } => {
+                let decided = self.replica.check_change(change);
+                if decided.is_ok() {
+                    tracing::info!(?change, "changes who takes part in the coordinator");
+                    self.handle(Event::ChangeMembers { change });
+                }
+                // Who asked may have gone.
+                _ = reply.send(decided);
+            }
             Ask::Close => {}
         }
     }
@@ -357,9 +378,7 @@ impl Driver {
                     }
                 }
                 Action::Role { leader, term, is_leader } => self.show_role(leader, term, is_leader),
-                Action::Members { members } => {
-                    tracing::debug!(?members, "who takes part has changed");
-                }
+                Action::Members { members } => self.follow_members(&members),
                 Action::SystemChanged { .. } => {
                     self.outlets.system_changes.send_replace(self.replica.keys().revision());
                 }
@@ -384,18 +403,56 @@ impl Driver {
         });
     }
 
+    /// Speaks with those that take part by now, and shows who votes.
+    fn follow_members(&mut self, members: &Members) {
+        self.peers.follow(members);
+        let hosts = self.member.hosts.iter();
+        let voters: Vec<Voter> =
+            hosts.filter(|host| members.is_voter(host.member())).cloned().collect();
+        let own = &self.member.host;
+        self.others = voters.iter().filter(|voter| voter.host != *own).cloned().collect();
+        let names: Vec<&str> = voters.iter().map(|voter| voter.host.as_str()).collect();
+        tracing::info!(voters = names.join(" "), "who votes in the coordinator");
+        // One that joins knows nobody yet; what it was told about the voters will do until then.
+        if !voters.is_empty() {
+            self.outlets.voters.send_replace(voters.into());
+        }
+        let measured = self.outlets.round_trips.borrow().clone();
+        self.adapt_timings(&measured);
+    }
+
+    /// Says who takes part, and how far everybody has come if this member leads.
+    fn standing(&self) -> Standing {
+        let hosts = |members: &[MemberId]| {
+            let known = self.member.hosts.iter().filter(|host| members.contains(&host.member()));
+            known.map(|host| host.host.clone()).collect()
+        };
+        let Members { voters, outgoing, learners } = self.replica.members();
+        let (progress, now) = (self.replica.progress(), self.clock.now());
+        let known = self.member.hosts.iter();
+        let progress = known.filter_map(|host| {
+            let progress = progress.get(&host.member())?;
+            let silence = progress.heard.map(|at| now.since(at));
+            Some((host.host.clone(), Follower { silence, is_level: progress.is_level }))
+        });
+        Standing {
+            voters: hosts(&voters),
+            outgoing: hosts(&outgoing),
+            learners: hosts(&learners),
+            followers: progress.collect(),
+        }
+    }
+
     fn show_role(&self, leader: Option<MemberId>, term: u64, is_self: bool) {
         let leader = leader.and_then(|member| {
-            let Member { host, others, .. } = &self.member;
-            let other = others.iter().find(|voter| voter.member() == member);
-            let mine = crate::options::member(host) == member;
-            other.map(|voter| voter.host.clone()).or_else(|| mine.then(|| host.clone()))
+            let known = self.member.hosts.iter().find(|host| host.member() == member);
+            known.map(|host| host.host.clone())
         });
         self.outlets.leader.send_modify(|view| view.change(leader, term, is_self));
     }
 
     fn adapt_timings(&mut self, round_trips: &RoundTrips) {
-        let others = self.member.others.iter().map(|voter| &voter.host);
+        let others = self.others.iter().map(|voter| &voter.host);
         let Some(wanted) = Timings::for_round_trips(round_trips, others) else { return };
         if self.timings.is_off(wanted) {
             tracing::debug!(
@@ -414,7 +471,7 @@ impl Driver {
         if self.space == log::Space::Full && self.replica.is_leader() && self.handover_at <= now {
             self.handover_at = now + HANDOVER_EVERY;
             self.handovers += 1;
-            let others = &self.member.others;
+            let others = &self.others;
             if let Some(voter) = others.get(self.handovers % others.len().max(1)) {
                 tracing::warn!(to = %voter.host, "disk full: another voter is asked to lead");
                 let to = voter.member();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use evenkeel_consensus::answer::{Answer, KeyEntry};
 use evenkeel_consensus::command::{Command, Query};
+use evenkeel_consensus::members::{MembersChange, MembersRefusal};
 use evenkeel_model::name::HostName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -22,7 +23,8 @@ use crate::client::{CallError, Client, wire};
 use crate::driver::{Ask, Reply};
 use crate::failure::Failure;
 use crate::leader::LeaderView;
-use crate::options::{RoundTrips, Voter};
+use crate::options::{RoundTrips, Voter, Voters};
+use crate::standing::Standing;
 
 /// Time for a request, over all tries.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -44,7 +46,7 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Executor {
     pub(crate) host: HostName,
-    voters: Vec<Voter>,
+    voters: Voters,
     pub(crate) client: Client,
     /// The driver, on a voter.
     asks: Option<mpsc::Sender<Ask>>,
@@ -79,7 +81,7 @@ enum Route {
 impl Executor {
     pub(crate) fn new(
         host: HostName,
-        voters: Vec<Voter>,
+        voters: Voters,
         client: Client,
         asks: Option<mpsc::Sender<Ask>>,
         leader: watch::Receiver<LeaderView>,
@@ -112,6 +114,22 @@ impl Executor {
             begun: Instant::now(),
         };
         effort.run().await
+    }
+
+    /// Returns who takes part, as this member tells it.
+    pub(crate) async fn standing(&self) -> Option<Standing> {
+        let (reply, standing) = oneshot::channel();
+        self.asks.as_ref()?.send(Ask::Standing { reply }).await.ok()?;
+        standing.await.ok()
+    }
+
+    /// Has this host, which must lead, change who takes part.
+    pub(crate) async fn change_members(&self, change: MembersChange) -> Result<(), MembersRefusal> {
+        let (reply, decided) = oneshot::channel();
+        let asks = self.asks.as_ref().ok_or(MembersRefusal::NotLeader)?;
+        let asked = asks.send(Ask::ChangeMembers { change, reply }).await;
+        asked.map_err(|_| MembersRefusal::NotLeader)?;
+        decided.await.unwrap_or(Err(MembersRefusal::NotLeader))
     }
 
     /// Notes that the store has reached a revision.
@@ -183,17 +201,17 @@ impl Executor {
         Err(self.no_quorum())
     }
 
-    fn nearest_voters(&self) -> Vec<&Voter> {
+    fn nearest_voters(&self) -> Vec<Voter> {
         let round_trips = self.round_trips.borrow();
-        let mut voters: Vec<&Voter> = self.voters.iter().collect();
+        let mut voters = self.voters.borrow().to_vec();
         voters.sort_by_key(|voter| {
             round_trips.get(&voter.host).map_or(Duration::MAX, |trip| trip.median)
         });
         voters
     }
 
-    fn voter(&self, host: &HostName) -> Option<&Voter> {
-        self.voters.iter().find(|voter| voter.host == *host)
+    fn voter(&self, host: &HostName) -> Option<Voter> {
+        self.voters.borrow().iter().find(|voter| voter.host == *host).cloned()
     }
 
     fn no_quorum(&self) -> Failure {
@@ -303,10 +321,10 @@ impl Effort<'_> {
             (Some(direct), _) => direct,
             (None, _) => return Route::Wait,
         };
-        if self.unreachable.len() >= executor.voters.len() {
+        if self.unreachable.len() >= executor.voters.borrow().len() {
             self.unreachable.clear();
         }
-        Route::At { voter: voter.clone(), target }
+        Route::At { voter, target }
     }
 
     async fn try_here(&mut self) -> Outcome {

@@ -1,5 +1,6 @@
 //! Who leads, as one host knows it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_model::name::HostName;
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::client::{Client, LeaderReport};
-use crate::options::Voter;
+use crate::options::{Voter, Voters};
 
 /// Who leads, as far as this host knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ const SEARCH_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Watcher(AbortHandle);
 
 impl Watcher {
-    pub(crate) fn start(client: Client, voters: Vec<Voter>) -> (Self, watch::Receiver<LeaderView>) {
+    pub(crate) fn start(client: Client, voters: Voters) -> (Self, watch::Receiver<LeaderView>) {
         let (outlet, view) = watch::channel(LeaderView::unknown());
         let task = tokio::spawn(follow(client, voters, outlet));
         (Self(task.abort_handle()), view)
@@ -65,8 +66,9 @@ impl Drop for Watcher {
 }
 
 /// Asks the leader whether it still leads, and everyone when it does not.
-async fn follow(client: Client, voters: Vec<Voter>, outlet: watch::Sender<LeaderView>) {
+async fn follow(client: Client, voters: Voters, outlet: watch::Sender<LeaderView>) {
     loop {
+        let voters = Arc::clone(&voters.borrow());
         let leader = outlet.borrow().leader.clone();
         let leader = voters.iter().find(|voter| leader.as_ref() == Some(&voter.host));
         let confirmed = match leader {
@@ -148,6 +150,7 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let voters = vec![voter("a1", &silent), voter("b1", &other)];
+        let (_kept, voters) = watch::channel(voters.into());
         let report = |leader: &str, term| LeaderReport {
             leader: Some(leader.to_owned()),
             term,
@@ -161,7 +164,7 @@ mod tests {
         );
         let server = tokio::spawn(async move { axum::serve(other, router).await });
         let system = SystemName::parse("shop").unwrap();
-        let client = Client::new(&system, &voters, watch::channel(RoundTrips::new()).1, None);
+        let client = Client::new(&system, voters.clone(), watch::channel(RoundTrips::new()).1, None);
         let (_watcher, mut view) = Watcher::start(client, voters);
         let leads = |name| {
             move |view: &LeaderView| view.leader.as_ref().is_some_and(|l| l.as_str() == name)

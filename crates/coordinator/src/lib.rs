@@ -21,6 +21,7 @@ mod leader;
 pub mod log;
 pub mod options;
 mod peers;
+mod standing;
 mod start;
 mod thread;
 
@@ -29,15 +30,17 @@ use std::sync::Arc;
 use axum::Router;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Command, Query};
+use evenkeel_consensus::members::{MembersChange, MembersRefusal};
 use tokio::sync::watch;
 
 use crate::executor::Executor;
 use crate::log::Space;
-use crate::options::{Options, RoundTrips};
+use crate::options::{Options, RoundTrips, Voter};
 use crate::thread::DriverThread;
 
 pub use crate::failure::Failure;
 pub use crate::leader::LeaderView;
+pub use crate::standing::{Follower, Standing};
 pub use crate::start::StartError;
 
 /// What can be asked of the store.
@@ -62,8 +65,8 @@ pub struct Coordinator {
 /// What runs until the coordinator is shut down or its last clone is dropped.
 #[derive(Debug)]
 enum Background {
-    Voter(DriverThread),
-    Client(leader::Watcher),
+    Member(DriverThread),
+    Client(leader::Watcher, watch::Sender<Arc<[Voter]>>),
 }
 
 impl Coordinator {
@@ -134,12 +137,34 @@ impl Coordinator {
         self.space.clone()
     }
 
+    /// Tells a host that takes no part who votes by now. One that takes part learns it from its log.
+    pub fn set_voters(&self, voters: Vec<Voter>) {
+        if let Background::Client(_, known) = &*self.background {
+            known.send_replace(voters.into());
+        }
+    }
+
+    /// Returns who takes part, as far as this member has applied its log; `None` on a host that
+    /// takes no part.
+    pub async fn standing(&self) -> Option<Standing> {
+        self.executor.standing().await
+    }
+
+    /// Asks this host, which must lead, to change who takes part. The change is under way when this
+    /// returns, and may still come to nothing if the leader changes.
+    ///
+    /// # Errors
+    /// Why not, or not now.
+    pub async fn change_members(&self, change: MembersChange) -> Result<(), MembersRefusal> {
+        self.executor.change_members(change).await
+    }
+
     /// Ends everything that runs in the background and closes the log. Later requests fail. A
     /// voter that leads does not hand over before: the others notice within an election timeout.
     pub async fn shutdown(self) {
         match &*self.background {
-            Background::Voter(thread) => thread.close().await,
-            Background::Client(watcher) => watcher.close(),
+            Background::Member(thread) => thread.close().await,
+            Background::Client(watcher, _) => watcher.close(),
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::patience::patience;
 use evenkeel_trust::tls::Trust;
+use tokio::sync::watch;
 
 use crate::digest::digest;
 
@@ -19,10 +21,16 @@ pub struct Options {
     pub system: SystemName,
     /// This host.
     pub host: HostName,
-    /// Every voter of the system, the same list on every host.
+    /// The voters as far as known: with them a group begins, and hosts that take no part ask them.
     pub voters: Vec<Voter>,
-    /// Where the other voters reach this one: bound already, so that its port is known. Needed on
-    /// a voter, unused elsewhere.
+    /// Where all hosts are found that may ever take part, this one and the voters among them. The
+    /// same while it runs.
+    pub hosts: Vec<Voter>,
+    /// Whether this host joins a group that is there: with an empty log it waits until a leader
+    /// fills it.
+    pub joins: bool,
+    /// Where other members reach this one: bound already, so that its port is known. Needed on a
+    /// voter and on one that joins, unused elsewhere.
     pub peer_listener: Option<TcpListener>,
     /// What this host proves itself with, and takes as proof, wherever addresses are not loopback.
     /// Without it all traffic is plain.
@@ -50,7 +58,7 @@ pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// the changes under way, which are not counted.
 pub const STORE_BYTES_MAX: usize = 256 << 20;
 
-/// A host that votes.
+/// A host that votes, or may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voter {
     /// Its name.
@@ -69,7 +77,10 @@ impl Voter {
     }
 }
 
-/// Returns the identity in the protocol of the voter on `host`. Never zero.
+/// The voters as far as known by now.
+pub(crate) type Voters = watch::Receiver<Arc<[Voter]>>;
+
+/// Returns the identity in the protocol of the member on `host`. Never zero.
 #[must_use]
 pub fn member(host: &HostName) -> MemberId {
     MemberId(digest([host.as_str()]).max(1))

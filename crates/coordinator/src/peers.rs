@@ -1,4 +1,4 @@
-//! Links between voters: one ordered connection in each direction, and one more while a snapshot
+//! Links between members: one ordered connection in each direction, and one more while a snapshot
 //! is sent, so that it delays no heartbeat.
 //!
 //! A link may lose messages, and tells so: the protocol sends again. Everything is bounded: a
@@ -21,14 +21,14 @@ mod socket;
 
 use std::collections::BTreeMap;
 
+use evenkeel_consensus::members::Members;
 use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::tls::Trust;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::digest::digest;
 use crate::options::Voter;
 use link::Link;
 
@@ -49,8 +49,6 @@ pub(crate) struct Identity {
     pub(crate) system: SystemName,
     pub(crate) host: HostName,
     pub(crate) member: MemberId,
-    /// Stands for the list of voters.
-    pub(crate) voters: u64,
     /// What it proves that with.
     pub(crate) trust: Option<Trust>,
 }
@@ -59,31 +57,32 @@ impl Identity {
     pub(crate) fn new(
         system: &SystemName,
         host: &HostName,
-        voters: &[Voter],
         trust: Option<Trust>,
     ) -> Self {
-        let mut hosts: Vec<&str> = voters.iter().map(|voter| voter.host.as_str()).collect();
-        hosts.sort_unstable();
         Self {
             system: system.clone(),
             host: host.clone(),
             member: crate::options::member(host),
-            voters: digest(hosts),
             trust,
         }
     }
 }
 
-/// The links of one voter. Ends them when dropped.
+/// The links of one member. Ends them when dropped.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    links: BTreeMap<MemberId, Link>,
+    identity: Identity,
+    /// Where the others are found.
+    others: BTreeMap<MemberId, Voter>,
+    /// One to each with whom there is something to speak, and what ends it.
+    links: BTreeMap<MemberId, (Link, AbortHandle)>,
     inbox: mpsc::Sender<Incoming>,
     tasks: JoinSet<()>,
 }
 
 impl Peers {
-    /// Opens a link to each of `others` and accepts theirs. Must be called within a runtime.
+    /// Accepts links of any of `others`, and opens one to each that is to be told something. Must be
+    /// called within a runtime.
     pub(crate) fn start(
         identity: &Identity,
         others: &[Voter],
@@ -91,26 +90,45 @@ impl Peers {
         inbox: &mpsc::Sender<Incoming>,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let mut links = BTreeMap::new();
-        for voter in others {
-            let link = Link::new(identity.clone(), voter.clone());
-            tasks.spawn(link.clone().run(inbox.clone()));
-            links.insert(voter.member(), link);
-        }
-        let members = links.keys().copied().collect();
+        let others: BTreeMap<MemberId, Voter> =
+            others.iter().map(|other| (other.member(), other.clone())).collect();
+        let members = others.keys().copied().collect();
         tasks.spawn(accept::run(listener, identity.clone(), members, inbox.clone()));
-        Self { links, inbox: inbox.clone(), tasks }
+        let (identity, links) = (identity.clone(), BTreeMap::new());
+        Self { identity, others, links, inbox: inbox.clone(), tasks }
+    }
+
+    /// Ends the links to those that take part no more.
+    pub(crate) fn follow(&mut self, members: &Members) {
+        self.links.retain(|member, (_, task)| {
+            let stays = members.contains(*member);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+    }
+
+    /// Returns the link to a member; `None` when it is not known where that is.
+    fn link(&mut self, to: MemberId) -> Option<&Link> {
+        if !self.links.contains_key(&to) {
+            let other = self.others.get(&to)?.clone();
+            let link = Link::new(self.identity.clone(), other);
+            let task = self.tasks.spawn(link.clone().run(self.inbox.clone()));
+            self.links.insert(to, (link, task));
+        }
+        self.links.get(&to).map(|(link, _)| link)
     }
 
     /// Queues a message. Returns whether one had to be dropped for it.
     #[must_use]
-    pub(crate) fn send(&self, to: MemberId, message: Vec<u8>) -> bool {
-        self.links.get(&to).is_none_or(|link| link.push(message))
+    pub(crate) fn send(&mut self, to: MemberId, message: Vec<u8>) -> bool {
+        self.link(to).is_none_or(|link| link.push(message))
     }
 
     /// Sends a snapshot on a connection of its own; its end is told by [`Incoming::BulkSent`].
     pub(crate) fn send_bulk(&mut self, to: MemberId, message: Vec<u8>) {
-        let link = self.links.get(&to).cloned();
+        let link = self.link(to).cloned();
         let inbox = self.inbox.clone();
         self.tasks.spawn(async move {
             let ok = match link {

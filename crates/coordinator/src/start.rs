@@ -80,8 +80,8 @@ pub(crate) async fn start(
     options: Options,
     round_trips: watch::Receiver<RoundTrips>,
 ) -> Result<Coordinator, StartError> {
-    if options.voters.iter().any(|voter| voter.host == options.host) {
-        start_voter(options, round_trips).await
+    if options.joins || options.voters.iter().any(|voter| voter.host == options.host) {
+        start_member(options, round_trips).await
     } else {
         Ok(start_client(options, round_trips))
     }
@@ -89,7 +89,8 @@ pub(crate) async fn start(
 
 fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> Coordinator {
     let Options { system, host, voters, trust, .. } = options;
-    let client = Client::new(&system, &voters, round_trips.clone(), trust);
+    let (known, voters) = watch::channel(voters.into());
+    let client = Client::new(&system, voters.clone(), round_trips.clone(), trust);
     let (watcher, leader) = Watcher::start(client.clone(), voters.clone());
     let revision = Arc::new(watch::Sender::new(0));
     let executor = Executor::new(host, voters, client, None, leader.clone(), revision, round_trips);
@@ -98,11 +99,11 @@ fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> C
         leader,
         system_changes: watch::channel(0).1,
         space: watch::channel(Space::Free).1,
-        background: Arc::new(Background::Client(watcher)),
+        background: Arc::new(Background::Client(watcher, known)),
     }
 }
 
-async fn start_voter(
+async fn start_member(
     options: Options,
     round_trips: watch::Receiver<RoundTrips>,
 ) -> Result<Coordinator, StartError> {
@@ -120,18 +121,21 @@ async fn start_voter(
     let revision = Arc::new(watch::Sender::new(replica.keys().revision()));
     let (answers, answer_inlet) = mpsc::unbounded_channel();
     tokio::spawn(driver::deliver(answer_inlet));
+    let (voters_outlet, voters) = watch::channel(options.voters.clone().into());
     let outlets = driver::Outlets {
         answers,
+        voters: voters_outlet,
+        round_trips: round_trips.clone(),
         leader: leader_outlet,
         system_changes: changes_outlet,
         revision: Arc::clone(&revision),
         space: space_outlet,
     };
-    let Options { system: name, host, voters, store_bytes_max, trust, .. } = options;
-    let client = Client::new(&name, &voters, round_trips.clone(), trust.clone());
-    let identity = Identity::new(&name, &host, &voters, trust);
-    let others: Vec<Voter> = voters.iter().filter(|voter| voter.host != host).cloned().collect();
-    let member = Member { host: host.clone(), others, store_bytes_max };
+    let Options { system: name, host, hosts, store_bytes_max, trust, .. } = options;
+    let client = Client::new(&name, voters.clone(), round_trips.clone(), trust.clone());
+    let identity = Identity::new(&name, &host, trust);
+    let others: Vec<Voter> = hosts.iter().filter(|other| other.host != host).cloned().collect();
+    let member = Member { host: host.clone(), hosts, store_bytes_max };
     let measured = round_trips.clone();
     let drive = move || async move {
         let (inbox_outlet, inbox) = driver::inbox_channel();
@@ -142,7 +146,7 @@ async fn start_voter(
                 return log.close();
             }
         };
-        let peers = Peers::start(&identity, &member.others, listener, &inbox_outlet);
+        let peers = Peers::start(&identity, &others, listener, &inbox_outlet);
         let inlets = Inlets { asks: ask_inlet, inbox, log_events, round_trips: measured };
         Driver::new(replica, clock, log, peers, member, outlets).run(inlets).await;
     };
@@ -155,7 +159,7 @@ async fn start_voter(
         leader,
         system_changes,
         space,
-        background: Arc::new(Background::Voter(thread)),
+        background: Arc::new(Background::Member(thread)),
     })
 }
 
@@ -167,9 +171,10 @@ async fn open(
     let (events, log_events) = mpsc::unbounded_channel();
     // Nobody listens any more once the driver has ended.
     let (log, recovered) = open_log(options, move |event| _ = events.send(event)).await?;
+    let first = options.voters.iter().filter(|_| !options.joins).map(Voter::member);
     let settings = Settings {
         member: options::member(&options.host),
-        voters: options.voters.iter().map(Voter::member).collect(),
+        voters: first.collect(),
         heartbeat: Timings::FIRST.heartbeat,
         election_min: Timings::FIRST.election_min,
         seed: options.seed,

@@ -376,13 +376,17 @@ fn coordinator_options(
     folder: &DataFolder,
     trust: Option<Trust>,
 ) -> Result<CoordinatorOptions, StartError> {
-    let hosts = &system.voters;
-    let voters = hosts.iter().filter_map(|host| system.hosts.get(host)).map(|host| Voter {
-        host: host.name.clone(),
-        peer: SocketAddr::new(host.address, system.ports.peer),
-        api: SocketAddr::new(host.address, system.ports.api),
-    });
-    let peer_listener = if hosts.contains(&place.name) {
+    let hosts: Vec<Voter> = system
+        .hosts
+        .values()
+        .map(|host| Voter {
+            host: host.name.clone(),
+            peer: SocketAddr::new(host.address, system.ports.peer),
+            api: SocketAddr::new(host.address, system.ports.api),
+        })
+        .collect();
+    let voters = hosts.iter().filter(|host| system.voters.contains(&host.host)).cloned().collect();
+    let peer_listener = if system.voters.contains(&place.name) {
         Some(listen(SocketAddr::new(place.address, system.ports.peer), "the coordinator")?)
     } else {
         None
@@ -390,7 +394,9 @@ fn coordinator_options(
     Ok(CoordinatorOptions {
         system: system.name.clone(),
         host: place.name.clone(),
-        voters: voters.collect(),
+        voters,
+        hosts,
+        joins: false,
         peer_listener,
         trust,
         log_folder: folder.log(),

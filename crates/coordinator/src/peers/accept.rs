@@ -82,8 +82,8 @@ impl Accepted {
                 return Err(error);
             }
         };
-        let is_voter = |member| self.members.contains(&MemberId(member));
-        let welcome = hello::welcome(&mut stream, &self.identity, caller.as_ref(), is_voter);
+        let is_known = |member| self.members.contains(&MemberId(member));
+        let welcome = hello::welcome(&mut stream, &self.identity, caller.as_ref(), is_known);
         let (hello, channel) = match welcome.await? {
             Ok(accepted) => accepted,
             Err(refusal) => {

@@ -13,7 +13,7 @@ use super::frame;
 use crate::options;
 
 /// The version of everything on a link.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: &[u8; 4] = b"EKpl";
 const HELLO_MAX: usize = 4 << 10;
 /// Time for the first words.
@@ -42,8 +42,6 @@ pub(super) struct Hello {
     pub(super) host: String,
     #[prost(uint64, tag = "4")]
     pub(super) member: u64,
-    #[prost(uint64, tag = "5")]
-    voters: u64,
     #[prost(enumeration = "Channel", tag = "6")]
     channel: i32,
     /// Whom it wants to reach.
@@ -73,7 +71,6 @@ pub(super) async fn introduce(
         system: identity.system.to_string(),
         host: identity.host.to_string(),
         member: identity.member.0,
-        voters: identity.voters,
         channel: channel.into(),
         to,
     };
@@ -98,7 +95,7 @@ pub(super) async fn welcome(
     stream: &mut Stream,
     identity: &Identity,
     caller: Option<&HostName>,
-    is_voter: impl Fn(u64) -> bool,
+    is_known: impl Fn(u64) -> bool,
 ) -> io::Result<Result<(Hello, Channel), String>> {
     let exchange = async {
         let mut magic = [0; MAGIC.len()];
@@ -108,7 +105,7 @@ pub(super) async fn welcome(
         }
         let hello = frame::read(stream, HELLO_MAX).await?;
         let hello = Hello::decode(hello.as_slice()).map_err(io::Error::other)?;
-        let refusal = refusal(&hello, identity, caller, is_voter);
+        let refusal = refusal(&hello, identity, caller, is_known);
         let mut bytes = Vec::new();
         frame::append(&mut bytes, &Welcome { refusal: refusal.clone() }.encode_to_vec());
         stream.write_all(&bytes).await?;
@@ -129,9 +126,9 @@ fn refusal(
     hello: &Hello,
     identity: &Identity,
     caller: Option<&HostName>,
-    is_voter: impl Fn(u64) -> bool,
+    is_known: impl Fn(u64) -> bool,
 ) -> Option<String> {
-    let Identity { system, host, member, voters, .. } = identity;
+    let Identity { system, host, member, .. } = identity;
     if hello.format != FORMAT {
         return Some(format!("format {} is not {FORMAT}, the format of `{host}`", hello.format));
     }
@@ -146,8 +143,8 @@ fn refusal(
     if hello.to != member.0 {
         return Some(format!("another host is looked for, this is `{host}`"));
     }
-    if hello.voters != *voters || !is_voter(hello.member) {
-        return Some(format!("`{}` and `{host}` have different lists of voters", hello.host));
+    if !is_known(hello.member) {
+        return Some(format!("`{}` is not in the system file of `{host}`", hello.host));
     }
     (hello.channel() == Channel::Unset).then(|| "the connection's purpose is missing".to_owned())
 }
@@ -168,7 +165,6 @@ mod tests {
             system: SystemName::parse("shop").unwrap(),
             host: HostName::parse("fra-a1").unwrap(),
             member: MemberId(1),
-            voters: 99,
             trust: None,
         };
         let mut hello = Hello {
@@ -176,7 +172,6 @@ mod tests {
             system: "shop".to_owned(),
             host: "ams-a1".to_owned(),
             member: 2,
-            voters: 99,
             channel: Channel::Messages.into(),
             to: 1,
         };
@@ -189,15 +184,14 @@ mod tests {
     #[test]
     fn refuses_whoever_does_not_belong_here() {
         check(|_| (), None);
-        check(|hello| hello.format = 2, Some("format 2 is not 1, the format of `fra-a1`"));
+        check(|hello| hello.format = 1, Some("format 1 is not 2, the format of `fra-a1`"));
         check(
             |hello| hello.system = "blog".to_owned(),
             Some("`fra-a1` belongs to system `shop`, not to `blog`"),
         );
         check(|hello| hello.to = 5, Some("another host is looked for, this is `fra-a1`"));
-        let voters = Some("`ams-a1` and `fra-a1` have different lists of voters");
-        check(|hello| hello.voters = 5, voters);
-        check(|hello| hello.member = 5, voters);
+        let unknown = Some("`ams-a1` is not in the system file of `fra-a1`");
+        check(|hello| hello.member = 5, unknown);
         check(|hello| hello.channel = 0, Some("the connection's purpose is missing"));
     }
 

@@ -8,6 +8,7 @@ mod events;
 mod failures;
 mod leases;
 mod locks;
+mod members;
 mod openapi;
 mod support;
 mod trusted;

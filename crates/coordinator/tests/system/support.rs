@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use evenkeel_coordinator::Coordinator;
+use evenkeel_coordinator::{Coordinator, Standing};
 use evenkeel_coordinator::options::{Options, RoundTrips, SEGMENT_BYTES, Voter};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::authority::Authority;
@@ -44,6 +44,7 @@ struct Host {
     peer: SocketAddr,
     api: SocketAddr,
     votes: bool,
+    joins: bool,
     log_bytes_max: u64,
     running: Option<Running>,
 }
@@ -141,6 +142,7 @@ impl System {
                 peer: peer.local_addr().unwrap(),
                 api: api.local_addr().unwrap(),
                 votes: number < voters,
+                joins: false,
                 log_bytes_max: log_bytes_max(number),
                 running: None,
             });
@@ -163,17 +165,20 @@ impl System {
     }
 
     fn start_host(&mut self, number: usize, peer: TcpListener, api: TcpListener) {
-        let voters = self.hosts.iter().filter(|host| host.votes).map(|host| Voter {
+        let place = |host: &Host| Voter {
             host: host.name.clone(),
             peer: host.peer,
             api: host.api,
-        });
+        };
+        let voters = self.hosts.iter().filter(|host| host.votes).map(place);
         let host = &self.hosts[number];
         let options = Options {
             system: SystemName::parse("shop").unwrap(),
             host: host.name.clone(),
             voters: voters.collect(),
-            peer_listener: host.votes.then_some(peer),
+            hosts: self.hosts.iter().map(place).collect(),
+            joins: host.joins,
+            peer_listener: (host.votes || host.joins).then_some(peer),
             trust: self.trusts.get(number).cloned(),
             log_folder: self.folder.join(host.name.as_str()),
             log_segment_bytes: if host.log_bytes_max == u64::MAX { SEGMENT_BYTES } else { 1 },
@@ -205,6 +210,28 @@ impl System {
     pub(crate) fn restart(&mut self, number: usize) {
         let (peer, api) = (self.hosts[number].peer, self.hosts[number].api);
         self.start_host(number, listen(&peer.to_string()), listen(&api.to_string()));
+    }
+
+    /// Starts a killed host that took no part again, as one that joins.
+    pub(crate) fn join(&mut self, number: usize) {
+        self.hosts[number].joins = true;
+        self.restart(number);
+    }
+
+    /// Returns a host's name.
+    pub(crate) fn name(&self, number: usize) -> HostName {
+        self.hosts[number].name.clone()
+    }
+
+    /// Returns where a host is found.
+    pub(crate) fn place(&self, number: usize) -> Voter {
+        let Host { name, peer, api, .. } = &self.hosts[number];
+        Voter { host: name.clone(), peer: *peer, api: *api }
+    }
+
+    /// Returns who takes part, as a host tells it.
+    pub(crate) fn standing(&self, number: usize) -> Standing {
+        self.block_on(self.coordinator(number).standing()).unwrap()
     }
 
     pub(crate) fn coordinator(&self, number: usize) -> &Coordinator {

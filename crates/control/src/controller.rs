@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use evenkeel_model::instance::{InstanceId, InstancePhase};
 use evenkeel_model::name::HostName;
+use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 
 use crate::declaration::Wanted;
 use crate::hosts::HostTable;
+use crate::members::{MembersPlanner, MembersStep, Membership};
 use crate::plan::Plan;
 use crate::planner::{HostView, Inventory, next_plan};
 use crate::redundancy::{Redundancy, redundancy};
@@ -75,6 +77,8 @@ pub enum Event {
     PlanRefused(u64),
     /// The store was seen to hold this plan.
     PlanSeen(Plan),
+    /// This is who takes part in the coordinator by now.
+    MembersSeen(Membership),
     /// The store was seen to want this; what is older than known already changes nothing.
     WantedSeen(Wanted),
     /// This process did not run between the moment and now, so it could hear nobody: paused, or
@@ -88,6 +92,9 @@ pub enum Action {
     /// Store the plan if the stored one still has the number `parent`, then report
     /// [`Event::PlanStored`] or [`Event::PlanRefused`].
     StorePlan(Plan),
+    /// Have the coordinator make this change of who takes part, if it can. Asked again for as long
+    /// as [`Event::MembersSeen`] does not show it.
+    ChangeMembers(MembersStep),
 }
 
 /// What the leader does for the system as a whole. Made at election, dropped when another leads.
@@ -97,6 +104,9 @@ pub struct Controller {
     settings: Settings,
     term: u64,
     hosts: HostTable,
+    members: MembersPlanner,
+    /// Who takes part in the coordinator, once that is known.
+    membership: Option<Membership>,
     plan: Plan,
     /// The plan that is being stored.
     pending: Option<Plan>,
@@ -144,6 +154,8 @@ impl Controller {
             settings,
             term,
             hosts,
+            members: MembersPlanner::default(),
+            membership: None,
             plan,
             pending: None,
             observing_until: expires,
@@ -157,6 +169,7 @@ impl Controller {
             missing: Vec::new(),
             actions: VecDeque::new(),
         };
+        controller.follow_voting();
         controller.follow_draining(now);
         controller.missing = controller.redundancy(now).missing;
         controller
@@ -186,8 +199,10 @@ impl Controller {
                     self.adopt(plan, now);
                 }
             }
+            Event::MembersSeen(membership) => self.see_members(membership, now),
             Event::WantedSeen(wanted) => {
                 if self.wanted.update(wanted) {
+                    self.follow_voting();
                     self.stale = true;
                     let names = self.wanted.system().hosts.keys().cloned();
                     self.hosts.set_hosts(names, now);
@@ -256,6 +271,30 @@ impl Controller {
         redundancy(&self.wanted, &self.plan, &self.inventory(now), &self.hosts, now)
     }
 
+    /// Takes in who takes part in the coordinator, and says what is to change.
+    fn see_members(&mut self, membership: Membership, now: Timestamp) {
+        let hosts = &self.hosts;
+        let is_up = |host: &HostName| hosts.is_up(host, now);
+        let step = self.members.next_step(self.wanted.system(), &membership, is_up, now);
+        if now >= self.observing_until {
+            self.actions.extend(step.map(Action::ChangeMembers));
+        }
+        self.membership = Some(membership);
+        self.follow_voting();
+    }
+
+    /// Wants those to take part who do: the coordinator's log says who, or until that is known, the
+    /// plan in force.
+    fn follow_voting(&mut self) {
+        let known = self.membership.as_ref().map(|membership| membership.voting.clone());
+        let Some(voting) = known.or_else(|| self.plan.system().map(System::voting)) else { return };
+        self.stale |= self.plan.system().is_some_and(|system| system.voting() != voting);
+        let wanted = &mut self.wanted.declaration;
+        if wanted.system.voting() != voting {
+            *wanted = wanted.with_voting(&voting);
+        }
+    }
+
     /// Follows which replicas of the reporting host are ready.
     fn note_ready(&mut self, report: &HostReport, now: Timestamp) {
         for instance in &report.instances {
@@ -271,6 +310,7 @@ impl Controller {
         self.stale = true;
         self.number_max = self.number_max.max(plan.number);
         self.plan = plan;
+        self.follow_voting();
         let plan = &self.plan;
         self.ready_since.retain(|id, _| plan.instance(id).is_some());
         self.follow_draining(now);
@@ -342,7 +382,13 @@ impl Controller {
         }
         let inventory = self.inventory(now);
         let number = self.number_max + 1;
-        if let Some(plan) = next_plan(&self.wanted, &self.plan, &inventory, number) {
+        let voting = self.wanted.system().voting();
+        let voted = self.plan.system().is_some_and(|system| system.voting() != voting);
+        let voted = voted.then(|| self.plan.with_voting(&voting));
+        let current = voted.as_ref().unwrap_or(&self.plan);
+        let next = next_plan(&self.wanted, current, &inventory, number);
+        if let Some(plan) = next.or(voted.map(|plan| Plan { number, parent: plan.number, ..plan }))
+        {
             self.number_max = number;
             self.pending = Some(plan.clone());
             self.actions.push_back(Action::StorePlan(plan));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_model::name::HostName;
 use evenkeel_model::system::System;
+use evenkeel_model::voting::Voting;
 
 /// A system file that was in force once or is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub struct Declaration {
     pub text: Arc<str>,
     /// What it declares.
     pub system: Arc<System>,
+}
+
+impl Declaration {
+    /// Returns the same with others taking part in the coordinator.
+    #[must_use]
+    pub fn with_voting(&self, voting: &Voting) -> Self {
+        let system = System::clone(&self.system).with_voting(voting);
+        Self { system: Arc::new(system), ..self.clone() }
+    }
 }
 
 /// Declarations by revision.
@@ -79,6 +89,8 @@ mod tests {
             gateways: BTreeMap::new(),
             ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, relay: 5, replicas: 6..=7 },
             voters: Vec::new(),
+            learners: Vec::new(),
+            replace_after: evenkeel_model::voting::REPLACE_AFTER,
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod controller;
 pub mod declaration;
 pub mod hosts;
+pub mod members;
 pub mod placement;
 pub mod plan;
 pub mod planner;

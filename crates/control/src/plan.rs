@@ -9,6 +9,7 @@ use evenkeel_model::instance::{Instance, InstanceId, InstancePhase, Placement};
 use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::service::Service;
 use evenkeel_model::system::System;
+use evenkeel_model::voting::Voting;
 
 use crate::declaration::{Declaration, Declarations};
 
@@ -77,6 +78,15 @@ impl Plan {
             revision: 0,
             releases: BTreeMap::new(),
         }
+    }
+
+    /// Returns the same plan with others taking part in the coordinator.
+    #[must_use]
+    pub fn with_voting(&self, voting: &Voting) -> Self {
+        let declarations = self.declarations.iter();
+        let declarations = declarations
+            .map(|(revision, declaration)| (*revision, declaration.with_voting(voting)));
+        Self { declarations: declarations.collect(), ..self.clone() }
     }
 
     /// Returns the system file whose places and routes are in force; `None` in the empty plan.

@@ -21,10 +21,10 @@ use evenkeel_model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::LeaderView;
-use crate::standing::{Follower, Standing};
 use crate::log::{self, Log};
 use crate::options::{RoundTrips, Voter};
 use crate::peers::{Incoming, Peers};
+use crate::standing::{Follower, Standing};
 pub(crate) use timings::Timings;
 
 /// Most commands that wait for the thread.

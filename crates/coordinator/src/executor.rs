@@ -23,7 +23,7 @@ use crate::client::{CallError, Client, wire};
 use crate::driver::{Ask, Reply};
 use crate::failure::Failure;
 use crate::leader::LeaderView;
-use crate::options::{RoundTrips, Voter, Voters};
+use crate::options::{Places, RoundTrips, Voter};
 use crate::standing::Standing;
 
 /// Time for a request, over all tries.
@@ -46,7 +46,7 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Executor {
     pub(crate) host: HostName,
-    voters: Voters,
+    places: Places,
     pub(crate) client: Client,
     /// The driver, on a voter.
     asks: Option<mpsc::Sender<Ask>>,
@@ -81,14 +81,14 @@ enum Route {
 impl Executor {
     pub(crate) fn new(
         host: HostName,
-        voters: Voters,
+        places: Places,
         client: Client,
         asks: Option<mpsc::Sender<Ask>>,
         leader: watch::Receiver<LeaderView>,
         revision: Arc<watch::Sender<u64>>,
         round_trips: watch::Receiver<RoundTrips>,
     ) -> Self {
-        Self { host, voters, client, asks, leader, revision, round_trips }
+        Self { host, places, client, asks, leader, revision, round_trips }
     }
 
     /// Returns who leads, as far as known here.
@@ -203,15 +203,15 @@ impl Executor {
 
     fn nearest_voters(&self) -> Vec<Voter> {
         let round_trips = self.round_trips.borrow();
-        let mut voters = self.voters.borrow().to_vec();
+        let mut voters = self.places.voters.borrow().to_vec();
         voters.sort_by_key(|voter| {
             round_trips.get(&voter.host).map_or(Duration::MAX, |trip| trip.median)
         });
         voters
     }
 
-    fn voter(&self, host: &HostName) -> Option<Voter> {
-        self.voters.borrow().iter().find(|voter| voter.host == *host).cloned()
+    fn place(&self, host: &HostName) -> Option<Voter> {
+        self.places.hosts.iter().find(|known| known.host == *host).cloned()
     }
 
     fn no_quorum(&self) -> Failure {
@@ -306,7 +306,7 @@ impl Effort<'_> {
             let host = executor.host.clone();
             return Route::GiveUp(Failure::NotLeader { host, leader: Some(target) });
         }
-        let direct = executor.voter(&target);
+        let direct = executor.place(&target);
         let around = executor
             .nearest_voters()
             .into_iter()
@@ -321,7 +321,7 @@ impl Effort<'_> {
             (Some(direct), _) => direct,
             (None, _) => return Route::Wait,
         };
-        if self.unreachable.len() >= executor.voters.borrow().len() {
+        if self.unreachable.len() >= executor.places.voters.borrow().len() {
             self.unreachable.clear();
         }
         Route::At { voter, target }

@@ -43,6 +43,48 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const SEARCH_EVERY: Duration = Duration::from_millis(100);
 
+/// Time without a leader after which a member asks the voters for one: longer than elections take.
+const ALONE_AFTER: Duration = Duration::from_secs(3);
+
+/// Shows what a member knows of the leader. One that has known none for long may have been replaced
+/// while it was away: nobody speaks with it, so it asks who leads, like a host that takes no part.
+pub(crate) async fn look_around(
+    client: Client,
+    own_host: HostName,
+    voters: Voters,
+    mut own: watch::Receiver<LeaderView>,
+    outlet: watch::Sender<LeaderView>,
+) {
+    loop {
+        let view = own.borrow_and_update().clone();
+        let alone_at = view.since + ALONE_AFTER;
+        let is_alone = view.leader.is_none() && Instant::now() >= alone_at;
+        let (shown, look_at) = if is_alone {
+            let voters = Arc::clone(&voters.borrow());
+            let found = ask_everyone(&client, &voters, view.term).await;
+            let leader = found.and_then(|report| HostName::parse(&report.leader?).ok());
+            // Others go on naming it until they elect the next one.
+            let leader = leader.filter(|leader| *leader != own_host);
+            (LeaderView { leader, ..view }, Instant::now() + ASK_EVERY)
+        } else {
+            (view, alone_at)
+        };
+        let waits = shown.leader.is_none() || is_alone;
+        outlet.send_if_modified(|known| {
+            let news = *known != shown;
+            *known = shown;
+            news
+        });
+        let changed = tokio::select! {
+            changed = own.changed() => changed,
+            () = tokio::time::sleep_until(look_at.into()), if waits => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
 /// Follows, on a host that does not vote, who leads. Ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Watcher(AbortHandle);
@@ -164,7 +206,8 @@ mod tests {
         );
         let server = tokio::spawn(async move { axum::serve(other, router).await });
         let system = SystemName::parse("shop").unwrap();
-        let client = Client::new(&system, voters.clone(), watch::channel(RoundTrips::new()).1, None);
+        let client =
+            Client::new(&system, voters.clone(), watch::channel(RoundTrips::new()).1, None);
         let (_watcher, mut view) = Watcher::start(client, voters);
         let leads = |name| {
             move |view: &LeaderView| view.leader.as_ref().is_some_and(|l| l.as_str() == name)

@@ -77,6 +77,14 @@ impl Voter {
     }
 }
 
+/// Where others are found.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) voters: Voters,
+    /// All that may ever lead.
+    pub(crate) hosts: Vec<Voter>,
+}
+
 /// The voters as far as known by now.
 pub(crate) type Voters = watch::Receiver<Arc<[Voter]>>;
 

@@ -54,11 +54,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn new(
-        system: &SystemName,
-        host: &HostName,
-        trust: Option<Trust>,
-    ) -> Self {
+    pub(crate) fn new(system: &SystemName, host: &HostName, trust: Option<Trust>) -> Self {
         Self {
             system: system.clone(),
             host: host.clone(),

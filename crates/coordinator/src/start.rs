@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, watch};
 use crate::client::Client;
 use crate::driver::{self, Clock, Driver, Inlets, Member, Timings};
 use crate::executor::Executor;
-use crate::leader::{LeaderView, Watcher};
+use crate::leader::{LeaderView, Watcher, look_around};
 use crate::log::{Log, OpenError, Recovered, Space};
-use crate::options::{self, Options, RoundTrips, Voter};
+use crate::options::{self, Options, Places, RoundTrips, Voter};
 use crate::peers::{Identity, Peers};
 use crate::thread::DriverThread;
 use crate::{Background, Coordinator, digest};
@@ -88,12 +88,20 @@ pub(crate) async fn start(
 }
 
 fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> Coordinator {
-    let Options { system, host, voters, trust, .. } = options;
+    let Options { system, host, voters, hosts, trust, .. } = options;
     let (known, voters) = watch::channel(voters.into());
     let client = Client::new(&system, voters.clone(), round_trips.clone(), trust);
     let (watcher, leader) = Watcher::start(client.clone(), voters.clone());
     let revision = Arc::new(watch::Sender::new(0));
-    let executor = Executor::new(host, voters, client, None, leader.clone(), revision, round_trips);
+    let executor = Executor::new(
+        host,
+        Places { voters, hosts },
+        client,
+        None,
+        leader.clone(),
+        revision,
+        round_trips,
+    );
     Coordinator {
         executor: Arc::new(executor),
         leader,
@@ -115,6 +123,7 @@ async fn start_member(
     let (log, replica, log_events) = open(&options, clock).await?;
 
     let (asks, ask_inlet) = driver::ask_channel();
+    let (own_outlet, own) = watch::channel(LeaderView::unknown());
     let (leader_outlet, leader) = watch::channel(LeaderView::unknown());
     let (changes_outlet, system_changes) = watch::channel(replica.keys().revision());
     let (space_outlet, space) = watch::channel(Space::Free);
@@ -126,16 +135,17 @@ async fn start_member(
         answers,
         voters: voters_outlet,
         round_trips: round_trips.clone(),
-        leader: leader_outlet,
+        leader: own_outlet,
         system_changes: changes_outlet,
         revision: Arc::clone(&revision),
         space: space_outlet,
     };
     let Options { system: name, host, hosts, store_bytes_max, trust, .. } = options;
     let client = Client::new(&name, voters.clone(), round_trips.clone(), trust.clone());
+    tokio::spawn(look_around(client.clone(), host.clone(), voters.clone(), own, leader_outlet));
     let identity = Identity::new(&name, &host, trust);
     let others: Vec<Voter> = hosts.iter().filter(|other| other.host != host).cloned().collect();
-    let member = Member { host: host.clone(), hosts, store_bytes_max };
+    let member = Member { host: host.clone(), hosts: hosts.clone(), store_bytes_max };
     let measured = round_trips.clone();
     let drive = move || async move {
         let (inbox_outlet, inbox) = driver::inbox_channel();
@@ -152,8 +162,15 @@ async fn start_member(
     };
     let thread = DriverThread::spawn(asks.clone(), drive)
         .map_err(system("start the coordinator's thread"))?;
-    let executor =
-        Executor::new(host, voters, client, Some(asks), leader.clone(), revision, round_trips);
+    let executor = Executor::new(
+        host,
+        Places { voters, hosts },
+        client,
+        Some(asks),
+        leader.clone(),
+        revision,
+        round_trips,
+    );
     Ok(Coordinator {
         executor: Arc::new(executor),
         leader,

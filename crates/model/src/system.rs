@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::name::{GatewayName, HostName, RegionName, ServiceName, SystemName};
 use crate::place::{Domain, Host, HostRole, SurvivalGoal};
 use crate::service::{Gateway, Service};
+use crate::voting::Voting;
 
 /// What the system file declares, checked: every reference inside it leads somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +27,13 @@ pub struct System {
     /// Where Evenkeel itself listens.
     pub ports: Ports,
     /// The coordinator's voters, sorted by name: dealt by [`crate::voting::deal_voters`] when the
-    /// system begins, and kept from then on, whatever hosts are added.
+    /// system begins; from then on those that the coordinator's log names.
     pub voters: Vec<HostName>,
+    /// Hosts that get the coordinator's log and do not vote, sorted by name: one that is to take a
+    /// voter's place, for as long as it takes.
+    pub learners: Vec<HostName>,
+    /// How long a voter may be missing before another host takes its place.
+    pub replace_after: Duration,
 }
 
 /// Ports that Evenkeel uses on every host.
@@ -58,6 +65,25 @@ pub struct NoHost {
 }
 
 impl System {
+    /// Returns who takes part in the coordinator.
+    #[must_use]
+    pub fn voting(&self) -> Voting {
+        Voting { voters: self.voters.clone(), learners: self.learners.clone() }
+    }
+
+    /// Returns the same system with others taking part in the coordinator.
+    #[must_use]
+    pub fn with_voting(self, voting: &Voting) -> Self {
+        let Voting { voters, learners } = voting.clone();
+        Self { voters, learners, ..self }
+    }
+
+    /// Returns whether a host takes part in the coordinator, with a vote or without.
+    #[must_use]
+    pub fn takes_part(&self, host: &HostName) -> bool {
+        self.voters.contains(host) || self.learners.contains(host)
+    }
+
     /// Finds a host by its name as somebody wrote it.
     ///
     /// # Errors

@@ -1,9 +1,24 @@
 //! Which hosts vote in the coordinator.
 
+use std::time::Duration;
+
 use crate::dealing::deal_distinct;
 use crate::name::HostName;
 use crate::place::{Domain, Host, SurvivalGoal};
 use crate::system::System;
+
+/// How long a voter may be missing before another host takes its place, where the system file does
+/// not say: longer than a restart, a move or an update of a machine takes.
+pub const REPLACE_AFTER: Duration = Duration::from_mins(10);
+
+/// Who takes part in the coordinator. Both lists are sorted by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Voting {
+    /// Those whose majority decides.
+    pub voters: Vec<HostName>,
+    /// Those that get the log and do not vote.
+    pub learners: Vec<HostName>,
+}
 
 /// Deals the coordinator's voters over the system's failure domains: 5 when that leaves no domain of the
 /// survival level with a majority, otherwise 3; with fewer than three

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evenkeel_control::members::MembersStep;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::HostReport;
 use evenkeel_gateway_core::table::RouteTable;
@@ -32,6 +33,11 @@ pub enum Action {
     StorePlan {
         /// The plan.
         plan: Plan,
+    },
+    /// Have the coordinator change who takes part, if it can. Not answered: `MembersSeen` shows it.
+    ChangeMembers {
+        /// How.
+        step: MembersStep,
     },
     /// Write the plan durably to this host's disk. Answered by `PlanSaved` or `PlanSaveFailed`,
     /// unless a newer plan follows before; the plan is followed only once it is saved.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_control::declaration::Wanted;
+use evenkeel_control::members::Membership;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LeaderAnswer};
 use evenkeel_model::name::HostName;
@@ -31,6 +32,12 @@ pub enum Event {
     WantedSeen {
         /// What it wants.
         wanted: Wanted,
+    },
+    /// This is who takes part in the coordinator by now, as the member of this host, which leads,
+    /// tells it.
+    MembersSeen {
+        /// Those.
+        membership: Membership,
     },
     /// The plan of a `StorePlan` is stored.
     PlanStored {

@@ -147,6 +147,9 @@ impl HostLoop {
             Event::WantedSeen { wanted } => {
                 self.control(controller::Event::WantedSeen(wanted), now);
             }
+            Event::MembersSeen { membership } => {
+                self.control(controller::Event::MembersSeen(membership), now);
+            }
             Event::PlanStored { number } => {
                 self.control(controller::Event::PlanStored(number), now);
             }
@@ -340,8 +343,11 @@ impl HostLoop {
     fn lead(&mut self, now: Timestamp) {
         let Some(controller) = &mut self.controller else { return };
         controller.handle_timeout(now);
-        while let Some(controller::Action::StorePlan(plan)) = controller.poll_action() {
-            self.actions.push_back(Action::StorePlan { plan });
+        while let Some(action) = controller.poll_action() {
+            self.actions.push_back(match action {
+                controller::Action::StorePlan(plan) => Action::StorePlan { plan },
+                controller::Action::ChangeMembers(step) => Action::ChangeMembers { step },
+            });
         }
         let plan = controller.plan();
         if plan.number > self.plan.as_ref().map_or(0, |plan| plan.number) {

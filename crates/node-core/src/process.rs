@@ -233,6 +233,8 @@ pub(crate) mod tests {
                 replicas: 20000..=29999,
             },
             voters: Vec::new(),
+            learners: Vec::new(),
+            replace_after: evenkeel_model::voting::REPLACE_AFTER,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_control::declaration::Wanted;
+use evenkeel_control::members::MembersStep;
 use evenkeel_control::plan::Plan;
 use evenkeel_control::report::{HostReport, LAST_LINES_MAX, LeaderAnswer};
 use evenkeel_coordinator::options::{RoundTrips, patience_for};
@@ -12,6 +13,7 @@ use evenkeel_gateway_core::table::RouteTable;
 use evenkeel_model::name::HostName;
 use evenkeel_model::service::Probe;
 use evenkeel_model::system::System;
+use evenkeel_model::voting::Voting;
 use evenkeel_node_core::action::Action;
 use evenkeel_node_core::event::{Event, ProcessChange};
 use evenkeel_node_core::process::{ProcessId, ProcessSpec};
@@ -34,6 +36,8 @@ const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
 
 /// Time between two tries to read the stored plan after an election.
 const OFFICE_RETRY: Duration = Duration::from_millis(50);
+/// Time between two looks at who takes part in the coordinator.
+const MEMBERS_EVERY: Duration = Duration::from_secs(1);
 
 /// What carries actions out.
 #[derive(Debug, Clone)]
@@ -63,6 +67,7 @@ impl Hands {
         match action {
             Action::SendHeartbeat { to, report } => self.send_heartbeat(&to, &report),
             Action::StorePlan { plan } => self.store_plan(store.clone(), plan),
+            Action::ChangeMembers { step } => Self::change_members(store.clone(), step),
             Action::SavePlan { plan } => self.plan.write(plan),
             Action::WriteRoutes { routes } => self.routes.write(routes),
             Action::StartProcess { spec } => self.start(shims.clone(), spec),
@@ -179,9 +184,10 @@ impl Hands {
             while store.leadership() == leadership {
                 match hands.read_office(&store).await {
                     Ok((plan, wanted)) => {
-                        let outcome = Outcome::Office(leadership, plan, Box::new(wanted));
+                        let outcome = Outcome::Office(leadership.clone(), plan, Box::new(wanted));
                         // The loop has ended: nobody is left to be told.
-                        return drop(hands.outcomes.send(outcome).await);
+                        drop(hands.outcomes.send(outcome).await);
+                        return hands.watch_members(&store, &leadership).await;
                     }
                     Err(reason) => {
                         tracing::info!(reason, "this host leads but can't read the plan yet")
@@ -192,23 +198,42 @@ impl Hands {
         });
     }
 
+    /// Tells the core who takes part in the coordinator, for as long as this host leads.
+    async fn watch_members(&self, store: &Store, leadership: &Leadership) {
+        while store.leadership() == *leadership {
+            if let Some(membership) = store.membership().await {
+                self.tell(Event::MembersSeen { membership }).await;
+            }
+            tokio::time::sleep(MEMBERS_EVERY).await;
+        }
+    }
+
+    fn change_members(store: Store, step: MembersStep) {
+        tokio::spawn(async move {
+            match store.change_members(&step).await {
+                Ok(()) => tracing::info!(?step, "who takes part in the coordinator changes"),
+                Err(reason) => tracing::debug!(?step, reason, "who takes part can't change now"),
+            }
+        });
+    }
+
     async fn read_office(&self, store: &Store) -> Result<(Option<Plan>, Wanted), String> {
         store.begin_system(&self.system_text).await?;
-        let wanted = store.read_wanted(&self.voters()).await?;
+        let wanted = store.read_wanted(&self.voting()).await?;
         let wanted = wanted.ok_or_else(|| "the store has no system file".to_owned())?;
         let plan = store.read_plan().await?.map(|(plan, _)| plan);
         Ok((plan, wanted))
     }
 
-    fn voters(&self) -> Vec<HostName> {
-        self.system.borrow().voters.clone()
+    fn voting(&self) -> Voting {
+        self.system.borrow().voting()
     }
 
     /// Reads the plan and what is wanted, as the store holds them on this host, and tells the core.
     pub fn look_at_store(&self, store: &Store) {
         let (hands, store) = (self.clone(), store.clone());
         tokio::spawn(async move {
-            match store.seen_wanted(&hands.voters()).await {
+            match store.seen_wanted(&hands.voting()).await {
                 Ok(Some(wanted)) => hands.tell(Event::WantedSeen { wanted }).await,
                 Ok(None) => {}
                 Err(reason) => tracing::debug!(reason, "the wanted system was not read"),

@@ -171,7 +171,7 @@ pub fn progress(
 pub fn with_file(wanted: &Wanted, text: &str) -> Result<Wanted, crate::wire::PlanError> {
     // The store gives the real revision; any higher one stands for it until then.
     let revision = wanted.declaration.revision + 1;
-    let declaration = crate::wire::declare(revision, text, &wanted.system().voters)?;
+    let declaration = crate::wire::declare(revision, text, &wanted.system().voting())?;
     Ok(Wanted { declaration, ..wanted.clone() })
 }
 
@@ -250,9 +250,10 @@ fn refusals(wanted: &Wanted, news: &Wanted, current: &Plan) -> Vec<String> {
                 host.address, other.address
             )),
             Some(_) => {}
-            None if old.voters.contains(name) => {
-                found.push(format!("host `{name}` votes in the coordinator and can't be removed"));
-            }
+            None if old.takes_part(name) => found.push(format!(
+                "host `{name}` takes part in the coordinator: switch it off, and remove it once                  another host votes in its place, after {:?} ([coordinator] replace_after)",
+                old.replace_after
+            )),
             None => {
                 let left = current.on_host(name).count();
                 if left > 0 {
@@ -397,6 +398,8 @@ mod tests {
     use evenkeel_control::preview::preview;
     use evenkeel_model::name::HostName;
 
+    use evenkeel_model::voting::Voting;
+
     use super::*;
     use crate::wire::declare;
 
@@ -424,8 +427,9 @@ mod tests {
     }
 
     fn wanted() -> Wanted {
-        let voters = [host("a1"), host("a2"), host("a3")];
-        let declaration = declare(5, &file(&web("web", 3)), &voters).unwrap();
+        let voters = [host("a1"), host("a2"), host("a3")].into();
+        let voting = Voting { voters, learners: Vec::new() };
+        let declaration = declare(5, &file(&web("web", 3)), &voting).unwrap();
         Wanted { declaration, drained: BTreeSet::new(), drained_revision: 0 }
     }
 

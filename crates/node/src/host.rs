@@ -217,7 +217,10 @@ impl Host {
         }
         let address = |system: &System| system.hosts.get(&self.name).map(|host| host.address);
         let moved = address(system).is_some_and(|now| address(&before) != Some(now));
-        moved || system.voters != before.voters || system.ports != before.ports
+        // Whoever takes part follows its log, everybody else is told whom to ask.
+        self.store.set_voters(crate::start::voters(system));
+        let joins_or_leaves = system.takes_part(&self.name) != before.takes_part(&self.name);
+        moved || joins_or_leaves || system.ports != before.ports
     }
 
     fn handle_outcome(&mut self, outcome: Outcome) {

@@ -267,12 +267,12 @@ fn open_folder(
     system: &System,
     place: &Place,
 ) -> Result<DataFolder, StartError> {
-    let votes = system.voters.contains(&place.name);
-    if options.log == LogWanted::Lost && !votes {
+    let takes_part = system.takes_part(&place.name);
+    if options.log == LogWanted::Lost && !takes_part {
         return Err(StartError::RejoinsWithoutLog { host: place.name.clone() });
     }
     let folder = DataFolder::open(&options.data, &system.name, &place.name)?;
-    if votes {
+    if takes_part {
         folder.check_log(options.log)?;
     }
     Ok(folder)
@@ -370,23 +370,27 @@ async fn open_shims(
         .map_err(|source| StartError::Shims { path, source })
 }
 
+/// Returns where the coordinator's voters are.
+pub(crate) fn voters(system: &System) -> Vec<Voter> {
+    let hosts = system.voters.iter().filter_map(|host| system.hosts.get(host));
+    hosts.map(|host| place_of(system, host)).collect()
+}
+
+fn place_of(system: &System, host: &evenkeel_model::place::Host) -> Voter {
+    Voter {
+        host: host.name.clone(),
+        peer: SocketAddr::new(host.address, system.ports.peer),
+        api: SocketAddr::new(host.address, system.ports.api),
+    }
+}
+
 fn coordinator_options(
     system: &System,
     place: &Place,
     folder: &DataFolder,
     trust: Option<Trust>,
 ) -> Result<CoordinatorOptions, StartError> {
-    let hosts: Vec<Voter> = system
-        .hosts
-        .values()
-        .map(|host| Voter {
-            host: host.name.clone(),
-            peer: SocketAddr::new(host.address, system.ports.peer),
-            api: SocketAddr::new(host.address, system.ports.api),
-        })
-        .collect();
-    let voters = hosts.iter().filter(|host| system.voters.contains(&host.host)).cloned().collect();
-    let peer_listener = if system.voters.contains(&place.name) {
+    let peer_listener = if system.takes_part(&place.name) {
         Some(listen(SocketAddr::new(place.address, system.ports.peer), "the coordinator")?)
     } else {
         None
@@ -394,9 +398,9 @@ fn coordinator_options(
     Ok(CoordinatorOptions {
         system: system.name.clone(),
         host: place.name.clone(),
-        voters,
-        hosts,
-        joins: false,
+        voters: voters(system),
+        hosts: system.hosts.values().map(|host| place_of(system, host)).collect(),
+        joins: system.learners.contains(&place.name),
         peer_listener,
         trust,
         log_folder: folder.log(),

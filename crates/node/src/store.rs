@@ -6,11 +6,15 @@ use std::sync::Arc;
 use axum::Router;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
+use evenkeel_consensus::members::MembersChange;
 use evenkeel_control::declaration::Wanted;
+use evenkeel_control::members::{MembersStep, Membership};
 use evenkeel_control::plan::Plan;
 use evenkeel_coordinator::log::Space as LogSpace;
+use evenkeel_coordinator::options::{Voter, member};
 use evenkeel_coordinator::{Coordinator, LeaderView, Request};
 use evenkeel_model::name::HostName;
+use evenkeel_model::voting::Voting;
 use tokio::sync::watch;
 
 use crate::wire::{PlanWire, declare};
@@ -87,6 +91,43 @@ impl Store {
         self.coordinator.changes()
     }
 
+    /// Returns who takes part in the coordinator, as this host's member tells it; `None` without one.
+    pub async fn membership(&self) -> Option<Membership> {
+        let standing = self.coordinator.standing().await?;
+        let sorted = |mut hosts: Vec<HostName>| {
+            hosts.sort_unstable();
+            hosts
+        };
+        let level = standing.followers.iter().filter(|(_, follower)| follower.is_level);
+        Some(Membership {
+            leader: self.host.clone(),
+            is_changing: !standing.outgoing.is_empty(),
+            level: level.map(|(host, _)| host.clone()).collect(),
+            voting: Voting { voters: sorted(standing.voters), learners: sorted(standing.learners) },
+        })
+    }
+
+    /// Has this host's member, which must lead, change who takes part.
+    ///
+    /// # Errors
+    /// In words, why not or not now.
+    pub async fn change_members(&self, step: &MembersStep) -> Result<(), String> {
+        let change = match step {
+            MembersStep::AddLearner(host) => MembersChange::AddLearner(member(host)),
+            MembersStep::RemoveLearner(host) => MembersChange::RemoveLearner(member(host)),
+            MembersStep::Promote { learner, in_place_of } => MembersChange::Promote {
+                learner: member(learner),
+                in_place_of: in_place_of.as_ref().map(member),
+            },
+        };
+        self.coordinator.change_members(change).await.map_err(|refusal| refusal.to_string())
+    }
+
+    /// Tells a host that takes no part who votes by now.
+    pub fn set_voters(&self, voters: Vec<Voter>) {
+        self.coordinator.set_voters(voters);
+    }
+
     /// Returns whether the log of this host's member has room for changes; always on other hosts.
     #[must_use]
     pub fn space(&self) -> watch::Receiver<LogSpace> {
@@ -143,24 +184,24 @@ impl Store {
     }
 
     /// Reads what is wanted, as the leader's store has it. `None` before any leader has stored its
-    /// system file. `voters` are the coordinator's.
+    /// system file. `voting` says who takes part in the coordinator.
     ///
     /// # Errors
     /// In words, when no leader answers or the system file can't be understood.
-    pub async fn read_wanted(&self, voters: &[HostName]) -> Result<Option<Wanted>, String> {
+    pub async fn read_wanted(&self, voting: &Voting) -> Result<Option<Wanted>, String> {
         let Some((text, revision)) = self.get(SYSTEM).await? else { return Ok(None) };
         let drained = self.get(DRAINED).await?;
-        wanted_of(&text, revision, drained, voters).map(Some)
+        wanted_of(&text, revision, drained, voting).map(Some)
     }
 
     /// Reads what is wanted as this host's own member has applied it last, without asking anybody.
     ///
     /// # Errors
     /// As those of [`Self::read_wanted`], and when this host has no member.
-    pub async fn seen_wanted(&self, voters: &[HostName]) -> Result<Option<Wanted>, String> {
+    pub async fn seen_wanted(&self, voting: &Voting) -> Result<Option<Wanted>, String> {
         let Some((text, revision)) = self.seen(SYSTEM).await? else { return Ok(None) };
         let drained = self.seen(DRAINED).await?;
-        wanted_of(&text, revision, drained, voters).map(Some)
+        wanted_of(&text, revision, drained, voting).map(Some)
     }
 
     /// Stores `text` as the system file if there is none yet.
@@ -293,10 +334,10 @@ fn wanted_of(
     text: &[u8],
     revision: u64,
     drained: Option<(Bytes, u64)>,
-    voters: &[HostName],
+    voting: &Voting,
 ) -> Result<Wanted, String> {
     let text = String::from_utf8_lossy(text);
-    let declaration = declare(revision, &text, voters).map_err(|error| error.to_string())?;
+    let declaration = declare(revision, &text, voting).map_err(|error| error.to_string())?;
     let (drained, drained_revision) = match drained {
         Some((value, revision)) => (parse_hosts(&value)?, revision),
         None => (BTreeSet::new(), 0),

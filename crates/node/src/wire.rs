@@ -12,6 +12,7 @@ use evenkeel_control::plan::{Plan, Release, Rollout};
 use evenkeel_control::report::{HostReport, InstanceReport, InstanceState, LeaderAnswer};
 use evenkeel_model::instance::{Instance, InstanceId, InstancePhase};
 use evenkeel_model::name::{HostName, NameError, ServiceName};
+use evenkeel_model::voting::Voting;
 use serde::{Deserialize, Serialize};
 
 /// Version of these formats; sent with every message and kept with every file.
@@ -34,6 +35,8 @@ pub struct PlanWire {
     revision: u64,
     /// The coordinator's voters.
     voters: Vec<String>,
+    #[serde(default)]
+    learners: Vec<String>,
     /// Service to what its replicas run.
     releases: BTreeMap<String, ReleaseWire>,
 }
@@ -124,10 +127,8 @@ impl From<&Plan> for PlanWire {
                 .map(|declaration| (declaration.revision, declaration.text.to_string()))
                 .collect(),
             revision: plan.revision,
-            voters: plan
-                .system()
-                .map(|system| system.voters.iter().map(ToString::to_string).collect())
-                .unwrap_or_default(),
+            voters: names(plan.system().map(|system| &system.voters)),
+            learners: names(plan.system().map(|system| &system.learners)),
             releases: releases.collect(),
         }
     }
@@ -146,14 +147,21 @@ impl PlanWire {
     }
 }
 
+fn names(hosts: Option<&Vec<HostName>>) -> Vec<String> {
+    hosts.into_iter().flatten().map(ToString::to_string).collect()
+}
+
+fn parse_names(names: &[String]) -> Result<Vec<HostName>, NameError> {
+    names.iter().map(|name| HostName::parse(name)).collect()
+}
+
 /// Reads a system file. Which hosts vote does not follow from the file once a system has begun.
 ///
 /// # Errors
 /// When the file has errors for this version of the program.
-pub fn declare(revision: u64, text: &str, voters: &[HostName]) -> Result<Declaration, PlanError> {
+pub fn declare(revision: u64, text: &str, voting: &Voting) -> Result<Declaration, PlanError> {
     let parsed = evenkeel_system_file::parse(text).map_err(|_| PlanError::Declaration(revision))?;
-    let mut system = parsed.system;
-    system.voters = voters.to_vec();
+    let system = parsed.system.with_voting(voting);
     Ok(Declaration { revision, text: text.into(), system: Arc::new(system) })
 }
 
@@ -176,12 +184,12 @@ impl TryFrom<PlanWire> for Plan {
                 revision: instance.revision,
             })
         });
-        let voters = wire.voters.iter().map(|host| HostName::parse(host));
-        let voters = voters.collect::<Result<Vec<HostName>, NameError>>()?;
+        let voting =
+            Voting { voters: parse_names(&wire.voters)?, learners: parse_names(&wire.learners)? };
         let declarations = wire
             .declarations
             .iter()
-            .map(|(revision, text)| Ok((*revision, declare(*revision, text, &voters)?)));
+            .map(|(revision, text)| Ok((*revision, declare(*revision, text, &voting)?)));
         let releases = wire.releases.into_iter().map(|(service, release)| {
             let next =
                 release.next.map(|next| Rollout { revision: next.revision, failed: next.failed });
@@ -413,7 +421,8 @@ pub(crate) mod tests {
     pub(crate) fn plan() -> Plan {
         let id = |text| InstanceId::parse(text).unwrap();
         let host = |text| HostName::parse(text).unwrap();
-        let voters = [host("a1"), host("b1")];
+        let voting =
+            Voting { voters: [host("a1"), host("b1")].into(), learners: [host("c1")].into() };
         Plan {
             number: 7,
             parent: 5,
@@ -428,7 +437,7 @@ pub(crate) mod tests {
             avoided: [((ServiceName::parse("web-api").unwrap(), host("ams-a1")), id("web-api-2"))]
                 .into(),
             declarations: [4, 6]
-                .map(|revision| (revision, declare(revision, template(), &voters).unwrap()))
+                .map(|revision| (revision, declare(revision, template(), &voting).unwrap()))
                 .into(),
             revision: 6,
             releases: [(

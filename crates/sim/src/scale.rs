@@ -120,6 +120,8 @@ pub fn system(hosts: usize, replicas: usize) -> Result<System, NameError> {
             replicas: 20_000..=29_999,
         },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     })
 }
 

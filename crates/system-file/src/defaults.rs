@@ -36,6 +36,9 @@ pub(crate) const HEALTHY_AFTER: Bounds<u64> = Bounds { default: 1, min: 1, max: 
 /// Time to start; a replica that is ready earlier is used earlier.
 pub(crate) const START_GRACE: Bounds<Duration> = millis(30_000, 0, 86_400_000);
 
+/// Time for a voter to be missing before another host takes its place.
+pub(crate) const REPLACE_AFTER: Bounds<Duration> = millis(600_000, 2_000, 604_800_000);
+
 /// Time for requests under way to end before a replica is told to stop.
 pub(crate) const DRAIN: Bounds<Duration> = millis(5_000, 0, 3_600_000);
 

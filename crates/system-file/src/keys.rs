@@ -95,6 +95,7 @@ pub(crate) static SYSTEM: Shape = Shape {
         optional("service", Kind::Named(&SERVICE), "Services by name."),
         optional("gateway", Kind::Named(&GATEWAY), "Ways in by name; every host opens each."),
         optional("ports", Kind::Table(&PORTS), "Ports that Evenkeel itself uses on every host."),
+        optional("coordinator", Kind::Table(&COORDINATOR), "How the coordinator is kept whole."),
     ],
 };
 
@@ -249,6 +250,15 @@ pub(crate) static ROUTE: Shape = Shape {
             "Most tries of one request, the first included.",
         ),
     ],
+};
+
+pub(crate) static COORDINATOR: Shape = Shape {
+    title: "the coordinator",
+    keys: &[optional(
+        "replace_after",
+        Kind::Duration(defaults::REPLACE_AFTER),
+        "How long a voter may be missing before another host takes its place.",
+    )],
 };
 
 pub(crate) static PORTS: Shape = Shape {

@@ -3,6 +3,7 @@
 //! Decides what a file means and tells everything that is wrong with it at once. Does no IO, and
 //! does not judge whether the system can keep its promise: `audit` does.
 
+mod coordinator;
 mod defaults;
 mod gateways;
 mod keys;
@@ -81,6 +82,7 @@ fn read<'t>(reader: &mut Reader<'t>, table: &'t Spanned<DeTable<'t>>) -> Option<
     let services = services::read(reader, &table);
     let gateways = gateways::read(reader, &table);
     let ports = ports::read(reader, &table);
+    let replace_after = coordinator::read_replace_after(reader, &table);
     ports::check_clashes(reader, &ports, &services, &gateways);
     references::check(reader, &places, &services, &gateways);
     references::check_databases(reader);
@@ -93,6 +95,8 @@ fn read<'t>(reader: &mut Reader<'t>, table: &'t Spanned<DeTable<'t>>) -> Option<
         gateways: gateways.gateways,
         ports,
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after,
     };
     system.voters = deal_voters(&system);
     Some(system)

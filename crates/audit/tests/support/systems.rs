@@ -26,6 +26,8 @@ pub(crate) fn system(
         gateways: BTreeMap::new(),
         ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, relay: 5, replicas: 100..=200 },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     };
     for text in hosts {
         add_host(&mut system, text.as_ref());

@@ -69,5 +69,7 @@ pub(crate) fn system(hosts: &[&str], services: Vec<Service>) -> System {
             replicas: 20000..=20009,
         },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     }
 }

@@ -67,7 +67,8 @@ fn after_a_dead_voter_was_replaced_another_may_die() {
     put(&system, 3, "2");
     // Who was replaced comes back: it leads nobody, and nobody waits for it.
     system.restart(dead);
-    put(&system, third, "3");
+    system.wait_until("it finds who leads", |system| system.is_healthy(dead));
+    put(&system, dead, "3");
     assert_eq!(system.get(3, "/v1/kv/a").body, "3");
     let standing = system.standing(third);
     assert!(!standing.voters.contains(&system.name(dead)), "{standing:?}");

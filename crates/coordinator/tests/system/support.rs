@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use evenkeel_coordinator::{Coordinator, Standing};
 use evenkeel_coordinator::options::{Options, RoundTrips, SEGMENT_BYTES, Voter};
+use evenkeel_coordinator::{Coordinator, Standing};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::authority::Authority;
 use evenkeel_trust::identity::Subject;
@@ -165,11 +165,7 @@ impl System {
     }
 
     fn start_host(&mut self, number: usize, peer: TcpListener, api: TcpListener) {
-        let place = |host: &Host| Voter {
-            host: host.name.clone(),
-            peer: host.peer,
-            api: host.api,
-        };
+        let place = |host: &Host| Voter { host: host.name.clone(), peer: host.peer, api: host.api };
         let voters = self.hosts.iter().filter(|host| host.votes).map(place);
         let host = &self.hosts[number];
         let options = Options {

@@ -15,6 +15,7 @@ mod joining;
 mod keys;
 mod kv;
 mod locks;
+mod members;
 mod processes;
 mod refusals;
 mod relay;
@@ -42,7 +43,7 @@ struct Group {
     cases: &'static [Case],
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group {
         build: rig::seven_hosts,
         cases: &[
@@ -106,6 +107,10 @@ const GROUPS: [Group; 8] = [
             ("change-certificates", joining::certificates_are_replaced_under_load),
             ("logs", changes::logs_and_events_are_shown),
         ],
+    },
+    Group {
+        build: members::three_of_four,
+        cases: &[("members-replaced", members::a_dead_voter_is_replaced)],
     },
     Group {
         build: stability::three_hosts,

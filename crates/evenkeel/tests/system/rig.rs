@@ -107,7 +107,7 @@ zones = { a = { fra-a = "10.1.0.1" }, b = { fra-b = "10.1.0.2" }, c = { fra-c = 
 }
 
 /// Adds the example service and a way to it.
-fn with_profiles(places: &str, replicas: usize) -> String {
+pub(crate) fn with_profiles(places: &str, replicas: usize) -> String {
     format!(
         r#"{places}
 [service.profiles]

@@ -77,6 +77,8 @@ pub(crate) fn system(lines: &str) -> System {
             replicas: 20_000..=29_999,
         },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) fn shop() -> System {
             replicas: 20000..=20099,
         },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     }
 }
 
@@ -322,6 +324,7 @@ impl Cluster {
                     self.tell(host, Event::ProbeAnswered { from: to, round_trip });
                 }
             }
+            Action::ChangeMembers { .. } => {}
             Action::StorePlan { plan } => {
                 self.note(&format!("{host} stores plan {}: {}", plan.number, describe(&plan)));
                 let number = plan.number;

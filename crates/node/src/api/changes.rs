@@ -74,8 +74,8 @@ async fn make(
     change: impl FnOnce(&Wanted) -> Result<Wanted, String>,
 ) -> Result<Response, Refused> {
     let wish = read_wish(query.unwrap_or_default())?;
-    let voters = context.system.borrow().voters.clone();
-    let wanted = context.store.read_wanted(&voters).await.map_err(Refused::NoQuorum)?;
+    let voting = context.system.borrow().voting();
+    let wanted = context.store.read_wanted(&voting).await.map_err(Refused::NoQuorum)?;
     let wanted =
         wanted.ok_or_else(|| Refused::NoQuorum("the system has not begun yet".to_owned()))?;
     let news = change(&wanted).map_err(Refused::Bad)?;

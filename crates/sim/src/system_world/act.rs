@@ -40,6 +40,8 @@ impl World {
                     self.after(wait, Happening::Probe { from: at, to, asked });
                 }
             }
+            // Nothing tells the leader who takes part, so it changes nothing.
+            Action::ChangeMembers { .. } => {}
             Action::StorePlan { plan } => {
                 self.check_proposal(host, &plan);
                 self.store_plan(at, plan);

@@ -69,6 +69,8 @@ fn build(count: usize, witness: bool, rng: &mut Rng) -> Result<System, NameError
             replicas: 20000..=20999,
         },
         voters: Vec::new(),
+        learners: Vec::new(),
+        replace_after: evenkeel_model::voting::REPLACE_AFTER,
     })
 }
 

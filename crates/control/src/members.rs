@@ -1,0 +1,254 @@
+//! Who is to take part in the coordinator: the leader's one next step.
+//!
+//! A voter that is missing for longer than [`System::replace_after`], or that the system file no
+//! longer names, is replaced: another host becomes a learner, gets the log, and takes its place in
+//! one step. A voter that comes back before that stays, and the learner is let go. There are never
+//! fewer voters than before, and more only up to the number that the system's failure domains ask
+//! for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenkeel_model::name::HostName;
+use evenkeel_model::place::Host;
+use evenkeel_model::system::System;
+use evenkeel_model::time::Timestamp;
+use evenkeel_model::voting::{Voting, deal_voters};
+
+/// Who takes part by now, as the leader's own member tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// This host, which leads.
+    pub leader: HostName,
+    /// Those that take part, both lists sorted by name.
+    pub voting: Voting,
+    /// Whether a change is under way.
+    pub is_changing: bool,
+    /// Those that hold about what the leader holds.
+    pub level: BTreeSet<HostName>,
+}
+
+/// A change of who takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembersStep {
+    /// A host gets the log from now on.
+    AddLearner(HostName),
+    /// A learner gets it no more.
+    RemoveLearner(HostName),
+    /// A learner becomes a voter.
+    Promote {
+        /// The learner.
+        learner: HostName,
+        /// The voter that goes in the same step.
+        in_place_of: Option<HostName>,
+    },
+}
+
+/// Follows since when hosts are missing, and says what to change.
+#[derive(Debug, Default)]
+pub struct MembersPlanner {
+    missing_since: BTreeMap<HostName, Timestamp>,
+}
+
+impl MembersPlanner {
+    /// Returns the next step, if there is one to take now. `is_up` says whether a host's reports come
+    /// in.
+    pub fn next_step(
+        &mut self,
+        system: &System,
+        membership: &Membership,
+        is_up: impl Fn(&HostName) -> bool,
+        now: Timestamp,
+    ) -> Option<MembersStep> {
+        self.missing_since.retain(|host, _| !is_up(host));
+        for host in system.hosts.keys().filter(|host| !is_up(host)) {
+            self.missing_since.entry(host.clone()).or_insert(now);
+        }
+        let Membership { leader, voting, is_changing, level } = membership;
+        let Voting { voters, learners } = voting;
+        if *is_changing {
+            return None;
+        }
+        let is_gone = |host: &HostName| {
+            let missing = self.missing_since.get(host);
+            !system.hosts.contains_key(host)
+                || missing.is_some_and(|since| now.since(*since) >= system.replace_after)
+        };
+        // A leader that is to go leads on until another one is elected, which then replaces it.
+        let gone = voters.iter().find(|voter| *voter != leader && is_gone(voter));
+        let is_wanted = gone.is_some() || voters.len() < deal_voters(system).len();
+        let Some(learner) = learners.first() else {
+            let newcomer = is_wanted.then(|| newcomer(system, voters, gone, &is_up))??;
+            return Some(MembersStep::AddLearner(newcomer.name.clone()));
+        };
+        if !is_wanted || is_gone(learner) || learners.len() > 1 {
+            let last = learners.last().unwrap_or(learner);
+            return Some(MembersStep::RemoveLearner(last.clone()));
+        }
+        let (learner, in_place_of) = (learner.clone(), gone.cloned());
+        let ready = level.contains(&learner) && is_up(&learner);
+        ready.then_some(MembersStep::Promote { learner, in_place_of })
+    }
+}
+
+/// Returns the host that is to vote next: one that is up, where the fewest of the voters that stay
+/// are, first by region, then by zone.
+fn newcomer<'a>(
+    system: &'a System,
+    voters: &[HostName],
+    gone: Option<&HostName>,
+    is_up: &impl Fn(&HostName) -> bool,
+) -> Option<&'a Host> {
+    let stay = voters.iter().filter(|voter| Some(*voter) != gone);
+    let stay: Vec<&Host> = stay.filter_map(|voter| system.hosts.get(voter)).collect();
+    let crowd = |host: &Host| {
+        let in_region = stay.iter().filter(|voter| voter.region == host.region);
+        let in_zone = in_region.clone().filter(|voter| voter.zone == host.zone).count();
+        (in_region.count(), in_zone)
+    };
+    let candidates = system.hosts.values().filter(|host| !voters.contains(&host.name));
+    candidates.filter(|host| is_up(&host.name)).min_by_key(|host| crowd(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use evenkeel_model::name::{RegionName, SystemName, ZoneName};
+    use evenkeel_model::place::{HostRole, SurvivalGoal};
+    use evenkeel_model::system::Ports;
+
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).unwrap()
+    }
+
+    /// Three zones: `a1` and `a2`, `b1`, `c1` and `c2`.
+    fn system() -> System {
+        let place = |name: &str| Host {
+            name: host(name),
+            region: RegionName::parse("fra").unwrap(),
+            zone: ZoneName::parse(&name[..1]).unwrap(),
+            address: IpAddr::from([10, 0, 0, 1]),
+            role: HostRole::Full,
+        };
+        let hosts = ["a1", "a2", "b1", "c1", "c2"].map(|name| (host(name), place(name)));
+        System {
+            name: SystemName::parse("shop").unwrap(),
+            // Of one region, so that there is no point in more than three voters.
+            goal: SurvivalGoal::Region,
+            regions: vec![RegionName::parse("fra").unwrap()],
+            hosts: hosts.into(),
+            services: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            ports: Ports { peer: 1, api: 2, kv: 3, gateway_admin: 4, relay: 5, replicas: 6..=7 },
+            voters: Vec::new(),
+            learners: Vec::new(),
+            replace_after: Duration::from_secs(10),
+        }
+    }
+
+    struct World {
+        planner: MembersPlanner,
+        system: System,
+        membership: Membership,
+        down: BTreeSet<HostName>,
+        now: Timestamp,
+    }
+
+    impl World {
+        fn new(voters: &[&str]) -> Self {
+            let voters = voters.iter().map(|name| host(name)).collect();
+            let membership = Membership {
+                leader: host("b1"),
+                voting: Voting { voters, learners: Vec::new() },
+                is_changing: false,
+                level: BTreeSet::new(),
+            };
+            let (planner, down) = (MembersPlanner::default(), BTreeSet::new());
+            Self { planner, system: system(), membership, down, now: Timestamp::ZERO }
+        }
+
+        fn check(&mut self, wait: u64, expected: Option<&MembersStep>) {
+            self.now = self.now + Duration::from_secs(wait);
+            let is_up = |host: &HostName| !self.down.contains(host);
+            let (system, membership) = (&self.system, &self.membership);
+            let found = self.planner.next_step(system, membership, is_up, self.now);
+            assert_eq!(found.as_ref(), expected, "after {:?}", self.now);
+        }
+    }
+
+    fn add(name: &str) -> MembersStep {
+        MembersStep::AddLearner(host(name))
+    }
+
+    #[test]
+    fn a_missing_voter_is_replaced_after_its_time() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.check(0, None);
+        world.down.insert(host("c1"));
+        world.check(1, None);
+        world.check(9, None);
+        // The same zone again: nothing of it votes otherwise.
+        world.check(1, Some(&add("c2")));
+        world.membership.voting.learners = vec![host("c2")];
+        world.check(1, None);
+        world.membership.level = [host("c2")].into();
+        let promote = MembersStep::Promote { learner: host("c2"), in_place_of: Some(host("c1")) };
+        world.check(1, Some(&promote));
+        world.membership.is_changing = true;
+        world.check(1, None);
+    }
+
+    #[test]
+    fn one_that_comes_back_in_time_stays() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.down.insert(host("c1"));
+        world.check(1, None);
+        world.down.clear();
+        world.check(8, None);
+        world.down.insert(host("c1"));
+        world.check(5, None);
+        world.check(10, Some(&add("c2")));
+        world.membership.voting.learners = vec![host("c2")];
+        world.membership.level = [host("c2")].into();
+        world.down.clear();
+        world.check(1, Some(&MembersStep::RemoveLearner(host("c2"))));
+    }
+
+    #[test]
+    fn a_learner_that_is_lost_itself_is_let_go() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.down = [host("c1"), host("c2")].into();
+        world.check(1, None);
+        world.check(10, Some(&add("a2")));
+        world.membership.voting.learners = vec![host("a2")];
+        world.down.insert(host("a2"));
+        world.check(9, None);
+        world.check(10, Some(&MembersStep::RemoveLearner(host("a2"))));
+    }
+
+    #[test]
+    fn there_are_as_many_as_the_places_ask_for_and_the_leader_stays() {
+        let mut world = World::new(&["b1"]);
+        assert_eq!(deal_voters(&world.system).len(), 3);
+        world.check(0, Some(&add("a1")));
+        world.membership.voting.learners = vec![host("a1")];
+        world.membership.level = [host("a1")].into();
+        let promote = MembersStep::Promote { learner: host("a1"), in_place_of: None };
+        world.check(0, Some(&promote));
+
+        // A leader is not replaced, by itself least of all.
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.system.hosts.remove(&host("b1"));
+        world.check(60, None);
+    }
+
+    #[test]
+    fn a_voter_that_the_file_names_no_more_is_replaced_at_once() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.system.hosts.remove(&host("c1"));
+        world.check(0, Some(&add("c2")));
+    }
+}

@@ -11,6 +11,7 @@ use evenkeel_diagnostic::Severity;
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::HostRole;
+use evenkeel_system_file::format_duration;
 use serde::{Deserialize, Serialize};
 
 use crate::status::DeployWire;
@@ -250,10 +251,14 @@ fn refusals(wanted: &Wanted, news: &Wanted, current: &Plan) -> Vec<String> {
                 host.address, other.address
             )),
             Some(_) => {}
-            None if old.takes_part(name) => found.push(format!(
-                "host `{name}` takes part in the coordinator: switch it off, and remove it once                  another host votes in its place, after {:?} ([coordinator] replace_after)",
-                old.replace_after
-            )),
+            None if old.takes_part(name) => {
+                let after = format_duration(old.replace_after);
+                found.push(format!(
+                    "host `{name}` takes part in the coordinator: switch it off, and remove it \
+                     when another host votes in its place, after {after} ([coordinator] \
+                     replace_after)"
+                ));
+            }
             None => {
                 let left = current.on_host(name).count();
                 if left > 0 {

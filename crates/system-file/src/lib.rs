@@ -30,7 +30,7 @@ use toml::de::DeTable;
 use crate::reader::{Reader, Table};
 use crate::spans::Spans;
 
-pub use units::parse_duration;
+pub use units::{format_duration, parse_duration};
 
 /// A file that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

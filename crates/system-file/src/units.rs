@@ -29,7 +29,8 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Writes a duration in its largest whole units, such as `1m30s`.
-pub(crate) fn format_duration(duration: Duration) -> String {
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
     format_sum(duration.as_nanos(), &DURATION_UNITS, "0s")
 }
 

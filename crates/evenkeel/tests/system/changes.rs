@@ -170,7 +170,10 @@ pub(crate) fn a_bad_change_is_refused(rig: &mut Rig) {
     for (content, told) in [
         (begun().replace("changing", "other"), "this is `changing`"),
         (moved, "host `fra-c` can't move"),
-        (begun().replace(r#", c = { fra-c = "10.1.0.3" }"#, ""), "`fra-c` votes"),
+        (
+            begun().replace(r#", c = { fra-c = "10.1.0.3" }"#, ""),
+            "`fra-c` takes part in the coordinator",
+        ),
         (begun() + "[ports]\napi = 7500\n", "[ports] can't change"),
     ] {
         let said = apply(rig, &content, &["--accept-risk"]);

@@ -4,15 +4,16 @@
 //! longer names, is replaced: another host becomes a learner, gets the log, and takes its place in
 //! one step. A voter that comes back before that stays, and the learner is let go. There are never
 //! fewer voters than before, and more only up to the number that the system's failure domains ask
-//! for.
+//! for. While a place is lost, others may have to take more voters than they should; when it is back,
+//! one of theirs is replaced by one of its.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_model::name::HostName;
-use evenkeel_model::place::Host;
+use evenkeel_model::place::{Domain, Host};
 use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
-use evenkeel_model::voting::{Voting, deal_voters};
+use evenkeel_model::voting::{Voting, crowded, deal_voters};
 
 /// Who takes part by now, as the leader's own member tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,28 +76,47 @@ impl MembersPlanner {
         };
         // A leader that is to go leads on until another one is elected, which then replaces it.
         let gone = voters.iter().find(|voter| *voter != leader && is_gone(voter));
-        let is_wanted = gone.is_some() || voters.len() < deal_voters(system).len();
+        let are_few = voters.len() < deal_voters(system).len();
+        // Only what is whole otherwise is spread better.
+        let crowded = crowded(system, voters).filter(|_| gone.is_none() && !are_few);
+        let surplus = crowded.as_ref().and_then(|place| surplus(system, voters, leader, place));
+        let is_wanted = gone.is_some() || are_few || surplus.is_some();
+        let helps = |host: &Host| crowded.as_ref().is_none_or(|place| !place.contains(host));
         let Some(learner) = learners.first() else {
-            let newcomer = is_wanted.then(|| newcomer(system, voters, gone, &is_up))??;
+            let fits = |host: &Host| is_up(&host.name) && helps(host);
+            let newcomer =
+                is_wanted.then(|| newcomer(system, voters, gone.or(surplus), fits))??;
             return Some(MembersStep::AddLearner(newcomer.name.clone()));
         };
-        if !is_wanted || is_gone(learner) || learners.len() > 1 {
+        let helps = system.hosts.get(learner).is_some_and(helps);
+        if !is_wanted || !helps || is_gone(learner) || learners.len() > 1 {
             let last = learners.last().unwrap_or(learner);
             return Some(MembersStep::RemoveLearner(last.clone()));
         }
-        let (learner, in_place_of) = (learner.clone(), gone.cloned());
+        let (learner, in_place_of) = (learner.clone(), gone.or(surplus).cloned());
         let ready = level.contains(&learner) && is_up(&learner);
         ready.then_some(MembersStep::Promote { learner, in_place_of })
     }
 }
 
-/// Returns the host that is to vote next: one that is up, where the fewest of the voters that stay
+/// Returns a voter of a place that holds too many.
+fn surplus<'a>(
+    system: &System,
+    voters: &'a [HostName],
+    leader: &HostName,
+    place: &Domain,
+) -> Option<&'a HostName> {
+    let there = |voter: &HostName| system.hosts.get(voter).is_some_and(|host| place.contains(host));
+    voters.iter().rev().find(|voter| *voter != leader && there(voter))
+}
+
+/// Returns the host that is to vote next: one that fits, where the fewest of the voters that stay
 /// are, first by region, then by zone.
 fn newcomer<'a>(
     system: &'a System,
     voters: &[HostName],
     gone: Option<&HostName>,
-    is_up: &impl Fn(&HostName) -> bool,
+    fits: impl Fn(&Host) -> bool,
 ) -> Option<&'a Host> {
     let stay = voters.iter().filter(|voter| Some(*voter) != gone);
     let stay: Vec<&Host> = stay.filter_map(|voter| system.hosts.get(voter)).collect();
@@ -106,7 +126,7 @@ fn newcomer<'a>(
         (in_region.count(), in_zone)
     };
     let candidates = system.hosts.values().filter(|host| !voters.contains(&host.name));
-    candidates.filter(|host| is_up(&host.name)).min_by_key(|host| crowd(host))
+    candidates.filter(|host| fits(host)).min_by_key(|host| crowd(host))
 }
 
 #[cfg(test)]
@@ -242,6 +262,33 @@ mod tests {
         // A leader is not replaced, by itself least of all.
         let mut world = World::new(&["a1", "b1", "c1"]);
         world.system.hosts.remove(&host("b1"));
+        world.check(60, None);
+    }
+
+    #[test]
+    fn a_place_that_was_lost_gets_its_voters_back() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.system.goal = SurvivalGoal::Zone;
+        world.system.hosts.remove(&host("c2"));
+        assert_eq!(deal_voters(&world.system).len(), 3);
+        world.down.insert(host("c1"));
+        world.check(1, None);
+        world.check(10, Some(&add("a2")));
+        // It has taken the place of c1, and nobody is left who could help the zone `a` off it.
+        world.membership.voting.voters = ["a1", "a2", "b1"].map(host).to_vec();
+        world.check(1, None);
+        let place = Host { name: host("a3"), ..world.system.hosts[&host("a2")].clone() };
+        world.system.hosts.insert(host("a3"), place);
+        world.check(1, None);
+        world.down.clear();
+        world.check(1, Some(&add("c1")));
+        world.membership.voting.learners = vec![host("c1")];
+        world.check(1, None);
+        world.membership.level = [host("c1")].into();
+        let back = MembersStep::Promote { learner: host("c1"), in_place_of: Some(host("a2")) };
+        world.check(1, Some(&back));
+        world.membership.voting.voters = ["a1", "b1", "c1"].map(host).to_vec();
+        world.membership.voting.learners.clear();
         world.check(60, None);
     }
 

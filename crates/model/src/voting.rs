@@ -44,6 +44,23 @@ pub fn deal_voters(system: &System) -> Vec<HostName> {
     deal_distinct(&hosts, count)
 }
 
+/// Returns the places of the survival level of which one alone holds so many of `voters` that the
+/// others are no majority; nothing when that can't be helped, whoever votes.
+#[must_use]
+pub fn crowded(system: &System, voters: &[HostName]) -> Option<Domain> {
+    let domains = system.domains(system.goal.max(SurvivalGoal::Host));
+    let within = |domain: &Domain, voters: &[HostName]| {
+        let hosts = voters.iter().filter_map(|voter| system.hosts.get(voter));
+        hosts.filter(|host| domain.contains(host)).count()
+    };
+    let is_crowded =
+        |domain: &Domain, voters: &[HostName]| within(domain, voters) * 2 >= voters.len();
+    let dealt = deal_voters(system);
+    let found = domains.iter().find(|domain| is_crowded(domain, voters))?;
+    let avoidable = !domains.iter().any(|domain| is_crowded(domain, &dealt));
+    avoidable.then(|| found.clone())
+}
+
 /// Returns whether `count` voters, dealt over `hosts`, leave no domain with a majority.
 fn majority_free(hosts: &[&Host], domains: &[Domain], count: usize) -> bool {
     let dealt = deal_distinct(hosts, count);

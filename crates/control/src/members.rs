@@ -280,6 +280,15 @@ mod tests {
         let place = Host { name: host("a3"), ..world.system.hosts[&host("a2")].clone() };
         world.system.hosts.insert(host("a3"), place);
         world.check(1, None);
+        // It would do in place of one that is missing, and does not once that is back.
+        world.down.insert(host("a1"));
+        world.check(1, None);
+        world.check(10, Some(&add("a3")));
+        world.membership.voting.learners = vec![host("a3")];
+        world.membership.level = [host("a3")].into();
+        world.down.remove(&host("a1"));
+        world.check(1, Some(&MembersStep::RemoveLearner(host("a3"))));
+        world.membership.voting.learners.clear();
         world.down.clear();
         world.check(1, Some(&add("c1")));
         world.membership.voting.learners = vec![host("c1")];

@@ -491,7 +491,7 @@ mod tests {
         };
         check("\"shop\"", "\"blog\"", "this is `shop`");
         check("a2 = \"10.0.0.2\"", "a2 = \"10.0.0.9\"", "can't move");
-        check(", a3 = \"10.0.0.3\"", "", "`a3` votes");
+        check(", a3 = \"10.0.0.3\"", "", "`a3` takes part in the coordinator");
         check("[region.fra]", "[ports]\napi = 9\n[region.fra]", "[ports]");
         let all: BTreeSet<HostName> = ["a1", "a2", "a3", "a4"].map(host).into();
         let told = change(&with_drained(&wanted(), &all, true));

@@ -13,6 +13,7 @@ use rpds::RedBlackTreeMapSync;
 use crate::answer::{Answer, KeyChange, KeyEntry, Refused, Version};
 use crate::command::{Change, Command, Expect, LeaseId, Operation, Query, Space};
 use crate::idempotency::{Fingerprint, Memory, Outcome};
+use crate::lineage::Lineage;
 use crate::log::DecodeError;
 use crate::settings::StateLimits;
 use crate::wire::state;
@@ -32,7 +33,13 @@ pub struct KeySpace {
     memory: Memory,
     bytes: usize,
     limits: StateLimits,
+    lineage: Lineage,
 }
+
+/// How many revisions and leases a new lineage leaves out: more than a busy store gives in the time
+/// that a lone survivor may have missed.
+const REVISIONS_SKIPPED: u64 = 1_000_000_000;
+const LEASES_SKIPPED: u64 = 1_000_000_000;
 
 /// What a key takes beside its own bytes and those of its value: places in the tree, revisions.
 const KEY_OVERHEAD: usize = 256;
@@ -57,7 +64,24 @@ impl KeySpace {
             memory: Memory::new(limits.idempotency_max),
             bytes: 0,
             limits,
+            lineage: Lineage::FIRST,
         }
+    }
+
+    /// Returns to which line of succession this state belongs.
+    #[must_use]
+    pub const fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    /// Begins another lineage. What the one before may have answered, and this state does not hold,
+    /// has numbers that nobody is given again: revisions go on far behind them, and whoever asks
+    /// for one of before is told that it is forgotten.
+    pub(crate) fn begin(&mut self, lineage: Lineage) {
+        self.lineage = lineage;
+        self.revision += REVISIONS_SKIPPED;
+        self.history.forget_through(self.revision);
+        self.leases.skip(LEASES_SKIPPED);
     }
 
     /// Returns how many commands that changed keys were applied so far. A refused one is none.
@@ -322,6 +346,7 @@ impl KeySpace {
             builder.push_lease(lease, ttl);
         }
         builder.next_lease(self.leases.next());
+        builder.lineage(self.lineage);
         for space in [Space::User, Space::System] {
             for (key, version) in self.prefix(space, "") {
                 builder.push_key(space, key, version);
@@ -345,6 +370,7 @@ impl KeySpace {
         let decoded = state::decode_state(bytes)?;
         let mut keys = Self::new(limits);
         keys.revision = decoded.revision;
+        keys.lineage = decoded.lineage;
         keys.leases = Leases::restored(decoded.next_lease, decoded.leases);
         for (space, entry) in decoded.keys {
             keys.insert(space, entry.key, entry.version);

@@ -20,6 +20,7 @@ mod cache;
 pub mod command;
 mod idempotency;
 pub mod keys;
+pub mod lineage;
 pub mod locks;
 pub mod log;
 pub mod members;

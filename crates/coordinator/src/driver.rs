@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Command, Query, RequestId};
+use evenkeel_consensus::lineage::Lineage;
 use evenkeel_consensus::members::{Members, MembersChange, MembersRefusal};
 use evenkeel_consensus::replica::{Action, Event, Replica};
 use evenkeel_consensus::settings::MemberId;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::LeaderView;
 use crate::log::{self, Log};
 use crate::options::{RoundTrips, Voter};
-use crate::peers::{Incoming, Peers};
+use crate::peers::{Incoming, Peers, Succession};
 use crate::standing::{Follower, Standing};
 pub(crate) use timings::Timings;
 
@@ -88,6 +89,7 @@ pub(crate) struct Outlets {
     pub(crate) round_trips: watch::Receiver<RoundTrips>,
     /// Answers, all together that came of one step: see [`deliver`].
     pub(crate) answers: mpsc::UnboundedSender<Answers>,
+    pub(crate) succession: Arc<Succession>,
 }
 
 /// Answers, and who waits for them.
@@ -110,6 +112,7 @@ pub(crate) struct Inlets {
     pub(crate) inbox: mpsc::Receiver<Incoming>,
     pub(crate) log_events: mpsc::UnboundedReceiver<log::Event>,
     pub(crate) round_trips: watch::Receiver<RoundTrips>,
+    pub(crate) later: watch::Receiver<Option<Lineage>>,
 }
 
 /// Makes the channel for [`Ask`]s.
@@ -165,6 +168,8 @@ enum Wake {
     Log(log::Event),
     Ask(Ask),
     RoundTrips,
+    /// The system goes on from another member's state.
+    Superseded,
     Time,
 }
 
@@ -229,6 +234,7 @@ impl Driver {
             Some(event) = inlets.log_events.recv() => Wake::Log(event),
             ask = inlets.asks.recv() => Wake::Ask(ask?),
             Ok(()) = inlets.round_trips.changed() => Wake::RoundTrips,
+            Ok(()) = inlets.later.changed() => Wake::Superseded,
             () = tokio::time::sleep_until(deadline) => Wake::Time,
         };
         if tokio::time::Instant::now() > deadline + LATE {
@@ -268,7 +274,7 @@ impl Driver {
         match wake {
             Wake::Incoming(incoming) => self.take_incoming(incoming),
             Wake::Log(event) => self.take_log_event(event),
-            Wake::Ask(Ask::Close) => return std::ops::ControlFlow::Break(()),
+            Wake::Ask(Ask::Close) | Wake::Superseded => return std::ops::ControlFlow::Break(()),
             Wake::Ask(ask) => self.take_ask(ask),
             Wake::RoundTrips => {
                 let measured = round_trips.borrow_and_update().clone();
@@ -394,6 +400,9 @@ impl Driver {
         if !answers.is_empty() {
             // Without the other side nobody waits any more.
             drop(self.outlets.answers.send(answers));
+        }
+        if self.replica.applied() > 0 {
+            self.outlets.succession.adopt(self.replica.keys().lineage());
         }
         let revision = self.replica.keys().revision();
         self.outlets.revision.send_if_modified(|known| {

@@ -23,6 +23,7 @@ pub mod options;
 mod peers;
 mod standing;
 mod start;
+pub mod survivor;
 mod thread;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use axum::Router;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Command, Query};
+use evenkeel_consensus::lineage::Lineage;
 use evenkeel_consensus::members::{MembersChange, MembersRefusal};
 use tokio::sync::watch;
 
@@ -59,6 +61,7 @@ pub struct Coordinator {
     leader: watch::Receiver<LeaderView>,
     system_changes: watch::Receiver<u64>,
     space: watch::Receiver<Space>,
+    superseded: watch::Receiver<Option<Lineage>>,
     background: Arc<Background>,
 }
 
@@ -135,6 +138,14 @@ impl Coordinator {
     #[must_use]
     pub fn space(&self) -> watch::Receiver<Space> {
         self.space.clone()
+    }
+
+    /// Returns a lineage that is later than that of this member's log, once it has heard of one: the
+    /// system goes on from another member's state. This member has then stopped, and can take part
+    /// again with an empty log only: [`log::set_aside`]. Never on a host that takes no part.
+    #[must_use]
+    pub fn superseded(&self) -> watch::Receiver<Option<Lineage>> {
+        self.superseded.clone()
     }
 
     /// Tells a host that takes no part who votes by now. One that takes part learns it from its log.

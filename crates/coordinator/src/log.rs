@@ -22,7 +22,7 @@ mod snapshot;
 mod writer;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -31,7 +31,7 @@ use evenkeel_consensus::log::{Snapshot, State};
 use evenkeel_consensus::replica::Persist;
 
 pub use error::OpenError;
-pub use folder::{Contents, contents, mark_rejoining};
+pub use folder::{Contents, contents, finish_setting_aside, mark_rejoining, set_aside};
 pub use recovery::{Cut, Recovered};
 
 use crate::critical;
@@ -176,6 +176,23 @@ impl Log {
     fn chore(&self, chore: Chore) {
         drop(self.chores.send(chore));
     }
+}
+
+/// Reads the log in a folder. Changes nothing; nobody may be writing to it.
+///
+/// # Errors
+/// The first reason why the log cannot be used.
+pub fn read(folder: &Path, owner: u64) -> Result<Recovered, OpenError> {
+    recovery::recover(folder, owner).map(|(recovered, _)| recovered)
+}
+
+/// Puts a snapshot in the place of all that a folder holds: whoever opens it next goes on from
+/// that. Done as a whole or not at all; nobody may be writing to it.
+///
+/// # Errors
+/// What the disk refused.
+pub fn replace_by(folder: &Path, owner: u64, snapshot: &Snapshot) -> std::io::Result<()> {
+    snapshot::save(folder, owner, snapshot)
 }
 
 fn spawn(

@@ -18,8 +18,10 @@ mod frame;
 mod hello;
 mod link;
 mod socket;
+mod succession;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use evenkeel_consensus::members::Members;
 use evenkeel_consensus::settings::MemberId;
@@ -31,6 +33,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::options::Voter;
 use link::Link;
+pub(crate) use succession::Succession;
 
 /// Something that a link reports.
 #[derive(Debug)]
@@ -51,15 +54,23 @@ pub(crate) struct Identity {
     pub(crate) member: MemberId,
     /// What it proves that with.
     pub(crate) trust: Option<Trust>,
+    /// To which lineage its state belongs.
+    pub(crate) succession: Arc<Succession>,
 }
 
 impl Identity {
-    pub(crate) fn new(system: &SystemName, host: &HostName, trust: Option<Trust>) -> Self {
+    pub(crate) fn new(
+        system: &SystemName,
+        host: &HostName,
+        trust: Option<Trust>,
+        succession: Arc<Succession>,
+    ) -> Self {
         Self {
             system: system.clone(),
             host: host.clone(),
             member: crate::options::member(host),
             trust,
+            succession,
         }
     }
 }

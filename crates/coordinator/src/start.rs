@@ -14,7 +14,7 @@ use crate::executor::Executor;
 use crate::leader::{LeaderView, Watcher, look_around};
 use crate::log::{Log, OpenError, Recovered, Space};
 use crate::options::{self, Options, Places, RoundTrips, Voter};
-use crate::peers::{Identity, Peers};
+use crate::peers::{Identity, Peers, Succession};
 use crate::thread::DriverThread;
 use crate::{Background, Coordinator, digest};
 
@@ -107,6 +107,7 @@ fn start_client(options: Options, round_trips: watch::Receiver<RoundTrips>) -> C
         leader,
         system_changes: watch::channel(0).1,
         space: watch::channel(Space::Free).1,
+        superseded: watch::channel(None).1,
         background: Arc::new(Background::Client(watcher, known)),
     }
 }
@@ -131,8 +132,12 @@ async fn start_member(
     let (answers, answer_inlet) = mpsc::unbounded_channel();
     tokio::spawn(driver::deliver(answer_inlet));
     let (voters_outlet, voters) = watch::channel(options.voters.clone().into());
+    let lineage = (replica.applied() > 0).then(|| replica.keys().lineage());
+    let succession = Succession::new(lineage);
+    let later = succession.later();
     let outlets = driver::Outlets {
         answers,
+        succession: Arc::clone(&succession),
         voters: voters_outlet,
         round_trips: round_trips.clone(),
         leader: own_outlet,
@@ -143,10 +148,10 @@ async fn start_member(
     let Options { system: name, host, hosts, store_bytes_max, trust, .. } = options;
     let client = Client::new(&name, voters.clone(), round_trips.clone(), trust.clone());
     tokio::spawn(look_around(client.clone(), host.clone(), voters.clone(), own, leader_outlet));
-    let identity = Identity::new(&name, &host, trust);
+    let identity = Identity::new(&name, &host, trust, succession);
     let others: Vec<Voter> = hosts.iter().filter(|other| other.host != host).cloned().collect();
     let member = Member { host: host.clone(), hosts: hosts.clone(), store_bytes_max };
-    let measured = round_trips.clone();
+    let (measured, told_later) = (round_trips.clone(), later.clone());
     let drive = move || async move {
         let (inbox_outlet, inbox) = driver::inbox_channel();
         let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -157,7 +162,8 @@ async fn start_member(
             }
         };
         let peers = Peers::start(&identity, &others, listener, &inbox_outlet);
-        let inlets = Inlets { asks: ask_inlet, inbox, log_events, round_trips: measured };
+        let inlets =
+            Inlets { asks: ask_inlet, inbox, log_events, round_trips: measured, later: told_later };
         Driver::new(replica, clock, log, peers, member, outlets).run(inlets).await;
     };
     let thread = DriverThread::spawn(asks.clone(), drive)
@@ -176,6 +182,7 @@ async fn start_member(
         leader,
         system_changes,
         space,
+        superseded: later,
         background: Arc::new(Background::Member(thread)),
     })
 }

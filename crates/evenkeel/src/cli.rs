@@ -128,6 +128,17 @@ enum Command {
     Kv(kv::KvArguments),
     /// Save every key in a file, or restore them from one
     Snapshot(snapshot::SnapshotArguments),
+    /// Go on from this host's log alone, when most voters are gone for good
+    #[command(
+        long_about = "Go on from this host's log alone, when most voters are gone for good.\n\n\
+        As long as a majority of the voters is there or may come back, nothing needs this: start \
+        their nodes. Otherwise changes that were acknowledged and never came to this host are \
+        lost, so look with --dry-run on each host that is left, and choose the one whose log ends \
+        last. The host's node must be stopped, and no other voter may answer. Afterwards this \
+        host is the only voter; start its node, and others are made voters as they are seen. \
+        Voters that were given up and come back set their logs aside and join anew."
+    )]
+    Recover(RecoverArguments),
     /// Stop this host's node and everything that it started
     Down {
         /// The host's data folder
@@ -234,6 +245,20 @@ pub(crate) struct NodeArguments {
     pub(crate) rejoin_empty: bool,
 }
 
+/// Arguments of `evenkeel recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArguments {
+    /// The host's data folder
+    #[arg(long, value_name = "DIR", default_value = commands::DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Arguments of `evenkeel status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
@@ -269,6 +294,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Events(arguments) => commands::logs::events(&arguments),
         Command::Kv(arguments) => commands::kv::run(&arguments),
         Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
+        Command::Recover(arguments) => commands::recover::run(&arguments),
         Command::Down { data } => commands::down::run(&data),
         Command::Bound { parent, command } => commands::bound::run(parent, &command),
         Command::Profiles => profiles::run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),

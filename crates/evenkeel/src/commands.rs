@@ -14,6 +14,7 @@ mod local;
 pub(crate) mod logs;
 pub(crate) mod node;
 mod packages;
+pub(crate) mod recover;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 

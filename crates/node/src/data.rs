@@ -109,6 +109,15 @@ impl OpenError {
     }
 }
 
+/// Whose a data folder is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The system.
+    pub system: SystemName,
+    /// The host.
+    pub host: HostName,
+}
+
 /// Contents of `identity.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Identity {
@@ -162,6 +171,18 @@ impl DataFolder {
         match fs::symlink_metadata(&identity) {
             Ok(_) => Self::lock(path),
             Err(source) => Err(OpenError::Io { step: "read", path: identity, source }),
+        }
+    }
+
+    /// Returns whose it is.
+    ///
+    /// # Errors
+    /// When `identity.json` can't be read.
+    pub fn owner(&self) -> Result<Owner, OpenError> {
+        let found = self.read_identity()?;
+        match (SystemName::parse(&found.system), HostName::parse(&found.host)) {
+            (Ok(system), Ok(host)) => Ok(Owner { system, host }),
+            _ => Err(OpenError::Damaged(self.identity())),
         }
     }
 
@@ -238,6 +259,7 @@ impl DataFolder {
             let path = path.clone();
             move |source| OpenError::Io { step, path, source }
         };
+        log::finish_setting_aside(&path).map_err(failed("put in place"))?;
         let contents = log::contents(&path).map_err(failed("list"))?;
         match (wanted, contents) {
             (LogWanted::Kept, Contents::Nothing) if self.read_identity()?.log => {
@@ -265,6 +287,16 @@ impl DataFolder {
     /// When it can't be written.
     pub fn note_log(&self) -> Result<(), OpenError> {
         self.write_identity(&Identity { log: true, ..self.read_identity()? })
+    }
+
+    /// Sets the coordinator's log aside, because the system goes on from another host's: this host
+    /// begins with an empty one. Returns where it is kept; nobody may be writing to it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_log_aside(&self) -> Result<PathBuf, OpenError> {
+        let path = self.log();
+        log::set_aside(&path).map_err(|source| OpenError::Io { step: "set aside", path, source })
     }
 
     /// Returns the folder itself, as an absolute path.

@@ -42,6 +42,9 @@ pub enum Ending {
     /// The system file in force differs from the one that this process was started with in what a
     /// running process can't change: the node is to start again with it.
     Restart,
+    /// The system goes on from the log of another host. This host's own is set aside, and the node
+    /// is to start again.
+    Superseded,
 }
 
 /// The system file that a node was started with.
@@ -121,6 +124,7 @@ impl Host {
         let mut leaders = self.store.leader_changes();
         let mut changes = self.store.changes();
         let mut space = self.store.space();
+        let mut superseded = self.store.superseded();
         let mut events = EventLog::default();
         let mut down: Vec<oneshot::Sender<()>> = Vec::new();
         leaders.mark_changed();
@@ -165,6 +169,7 @@ impl Host {
                     changes.mark_unchanged();
                     self.hands.look_at_store(&self.store);
                 }
+                Ok(()) = superseded.changed() => return Ending::Superseded,
                 Ok(()) = inlets.leave.changed() => return Ending::Leave,
             }
         }

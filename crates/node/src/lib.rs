@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod plan_file;
 pub mod probe;
 pub mod protection;
+pub mod recover;
 pub mod round_trips;
 pub mod start;
 pub mod status;

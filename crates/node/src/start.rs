@@ -15,7 +15,7 @@ use evenkeel_coordinator::options::{
 use evenkeel_coordinator::{Coordinator, StartError as CoordinatorError};
 use evenkeel_diagnostic::Diagnostic;
 use evenkeel_gateway::snapshot;
-use evenkeel_model::name::HostName;
+use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_model::place::Host as Place;
 use evenkeel_model::system::{NoHost, System};
 use evenkeel_node_core::host_loop::HostLoop;
@@ -252,6 +252,13 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
         Inlets { outcomes: outcomes_inlet, questions: questions_inlet, shims: shims_inlet, leave };
     let ending = host.run(inlets).await;
     store.shutdown().await;
+    if ending == Ending::Superseded {
+        let kept = folder.set_log_aside()?;
+        tracing::warn!(
+            log = %kept.display(),
+            "the system goes on from the log of another host: this one's is set aside and kept, and this host joins anew"
+        );
+    }
     Ok(ending)
 }
 
@@ -320,6 +327,16 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
     Ok(Loaded { path, declaration, given: given_file })
 }
 
+/// Returns the system that the last node on a folder followed; `None` when it followed none.
+pub(crate) fn in_force(folder: &DataFolder, system: &SystemName) -> Option<System> {
+    let planned = plan_file::read(&folder.plan(), system);
+    let followed = planned.as_ref().and_then(Plan::system).map(|system| System::clone(system));
+    followed.or_else(|| {
+        let path = folder.system_file();
+        parse(&path, &read(&path).ok()?).ok()
+    })
+}
+
 fn parse(path: &Path, text: &str) -> Result<System, StartError> {
     let parsed = evenkeel_system_file::parse(text).map_err(|diagnostics| StartError::File {
         path: path.to_path_buf(),
@@ -376,7 +393,7 @@ pub(crate) fn voters(system: &System) -> Vec<Voter> {
     hosts.map(|host| place_of(system, host)).collect()
 }
 
-fn place_of(system: &System, host: &evenkeel_model::place::Host) -> Voter {
+pub(crate) fn place_of(system: &System, host: &evenkeel_model::place::Host) -> Voter {
     Voter {
         host: host.name.clone(),
         peer: SocketAddr::new(host.address, system.ports.peer),

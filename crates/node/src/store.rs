@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Query, Space};
+use evenkeel_consensus::lineage::Lineage;
 use evenkeel_consensus::members::MembersChange;
 use evenkeel_control::declaration::Wanted;
 use evenkeel_control::members::{MembersStep, Membership};
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use crate::wire::{PlanWire, declare};
 
 /// The plan in force, as JSON.
-const PLAN: &str = "plan";
+pub(crate) const PLAN: &str = "plan";
 
 /// The wanted system file, as text.
 const SYSTEM: &str = "system";
@@ -121,6 +122,13 @@ impl Store {
             },
         };
         self.coordinator.change_members(change).await.map_err(|refusal| refusal.to_string())
+    }
+
+    /// Returns a later lineage of the system than that of this host's log, see
+    /// [`Coordinator::superseded`].
+    #[must_use]
+    pub fn superseded(&self) -> watch::Receiver<Option<Lineage>> {
+        self.coordinator.superseded()
     }
 
     /// Tells a host that takes no part who votes by now.

@@ -134,7 +134,21 @@ impl From<&Plan> for PlanWire {
     }
 }
 
+/// How many numbers of plans and of replicas a lone survivor leaves out: more than any leader gave
+/// that it may not have heard of.
+const PLANS_SKIPPED: u64 = 1_000_000;
+const SERIALS_SKIPPED: u64 = 100_000;
+
 impl PlanWire {
+    /// Turns a stored plan into one of a host that goes on alone: every host takes it for newer
+    /// than all that it may have followed.
+    pub fn go_on_with(&mut self, host: &HostName) {
+        self.number += PLANS_SKIPPED;
+        self.next_serial += SERIALS_SKIPPED;
+        self.voters = vec![host.to_string()];
+        self.learners.clear();
+    }
+
     /// Returns a revision that it refers to without holding its system file.
     fn missing(&self) -> Option<u64> {
         let in_force = (self.number > 0).then_some(self.revision);

@@ -45,6 +45,11 @@ impl Leases {
         self.next
     }
 
+    /// Leaves out as many names.
+    pub(super) const fn skip(&mut self, names: u64) {
+        self.next += names;
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (LeaseId, Duration)> {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
     }

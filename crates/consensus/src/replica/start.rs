@@ -12,10 +12,10 @@ use super::rejoin::Rejoin;
 use super::{Action, Counters, Replica, Role, Saves};
 use crate::cache::{LogCache, Position, into_raft};
 use crate::keys::KeySpace;
-use crate::log::{Entry, Snapshot, Vote};
+use crate::log::{Snapshot, Vote};
 use crate::members::Members;
 use crate::pending::{Proposals, Reads};
-use crate::restore::{RestoreError, Restored};
+use crate::restore::{Joined, RestoreError, Restored, join_log, restore_keys};
 use crate::settings::{Defect, MemberId, Settings, StateLimits};
 use crate::timer::{TICKS, Timer};
 
@@ -118,57 +118,6 @@ fn config(member: MemberId, applied: u64) -> Config {
         pre_vote: true,
         read_only_option: ReadOnlyOption::Safe,
         ..Config::new(member.0)
-    }
-}
-
-/// Returns the key space of the snapshot, and where it ends.
-fn restore_keys(
-    snapshot: Option<&Snapshot>,
-    limits: StateLimits,
-) -> Result<(KeySpace, Position), RestoreError> {
-    let Some(&Snapshot { index, term, ref data, .. }) = snapshot else {
-        return Ok((KeySpace::new(limits), Position::ORIGIN));
-    };
-    let keys = KeySpace::decode(data, limits)
-        .map_err(|source| RestoreError::Snapshot { index, source })?;
-    Ok((keys, Position { index, term }))
-}
-
-/// A log as it continues a snapshot.
-struct Joined {
-    /// The position before its first entry.
-    before: Position,
-    entries: Vec<Entry>,
-    /// Whether the log on disk is another one, and void.
-    void: bool,
-}
-
-/// Joins a log to the snapshot that ends at `base`.
-fn join_log(base: Position, mut entries: Vec<Entry>) -> Result<Joined, RestoreError> {
-    for pair in entries.windows(2) {
-        if pair[0].index + 1 != pair[1].index {
-            return Err(RestoreError::Gap { last: pair[0].index, next: pair[1].index });
-        }
-    }
-    let Some(first) = entries.first() else {
-        return Ok(Joined { before: base, entries, void: false });
-    };
-    let first = Position { index: first.index, term: first.term };
-    if first.index > base.index + 1 {
-        return Err(RestoreError::Gap { last: base.index, next: first.index });
-    }
-    if first.index == base.index + 1 {
-        return Ok(Joined { before: base, entries, void: false });
-    }
-    // The log reaches back behind the snapshot. It is the snapshot's own log if it holds the
-    // snapshot's last entry; otherwise the snapshot came from a leader, and the crash came before
-    // the log was reset. Such a log ends too early or was never committed: the snapshot stands.
-    let own = entries.iter().any(|entry| (entry.index, entry.term) == (base.index, base.term));
-    if own {
-        let rest = entries.split_off(1);
-        Ok(Joined { before: first, entries: rest, void: false })
-    } else {
-        Ok(Joined { before: base, entries: Vec::new(), void: true })
     }
 }
 

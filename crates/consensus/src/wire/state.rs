@@ -11,6 +11,7 @@ use super::{decode, encode};
 use crate::answer::{KeyChange, KeyEntry, Refused, Version};
 use crate::command::{LeaseId, Space};
 use crate::idempotency::{Fingerprint, Outcome};
+use crate::lineage::Lineage;
 use crate::log::DecodeError;
 
 const WHAT: &str = "key space";
@@ -33,6 +34,8 @@ struct WireState {
     leases: Vec<WireLease>,
     #[prost(uint64, tag = "7")]
     next_lease: u64,
+    #[prost(uint64, tag = "8")]
+    lineage: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -134,6 +137,10 @@ impl Encoder {
         self.0.next_lease = next;
     }
 
+    pub(crate) const fn lineage(&mut self, lineage: Lineage) {
+        self.0.lineage = lineage.0;
+    }
+
     pub(crate) fn push_outcome(&mut self, name: &str, fingerprint: Fingerprint, outcome: Outcome) {
         let (kind, revision) = encode_outcome(&outcome);
         let results = if let Outcome::Transacted { results, .. } = &outcome {
@@ -166,6 +173,7 @@ pub(crate) struct Decoded {
     pub(crate) changes: Vec<KeyChange>,
     pub(crate) leases: Vec<(LeaseId, Duration)>,
     pub(crate) next_lease: u64,
+    pub(crate) lineage: Lineage,
 }
 
 pub(crate) fn decode_state(bytes: &Bytes) -> Result<Decoded, DecodeError> {
@@ -179,6 +187,7 @@ pub(crate) fn decode_state(bytes: &Bytes) -> Result<Decoded, DecodeError> {
         changes: state.changes.into_iter().map(KeyChange::from).collect(),
         leases: state.leases.into_iter().map(lease).collect(),
         next_lease: state.next_lease.max(1),
+        lineage: Lineage(state.lineage),
     })
 }
 

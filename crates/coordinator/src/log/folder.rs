@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{REJOINING, segment, snapshot};
 
@@ -56,4 +56,42 @@ pub fn mark_rejoining(folder: &Path) -> io::Result<()> {
         Some(parent) => segment::sync_folder(parent),
         None => Ok(()),
     }
+}
+
+/// Sets a log aside for good and marks an empty folder in its place, as [`mark_rejoining`] does.
+/// Returns where the log is kept. After a crash in between, [`finish_setting_aside`] ends it.
+///
+/// # Errors
+/// What the disk refused.
+pub fn set_aside(folder: &Path) -> io::Result<PathBuf> {
+    let next = next(folder);
+    mark_rejoining(&next)?;
+    let beside = |number: u32| folder.with_extension(format!("superseded-{number}"));
+    let mut number = 1;
+    while beside(number).exists() {
+        number += 1;
+    }
+    fs::rename(folder, beside(number))?;
+    finish_setting_aside(folder)?;
+    Ok(beside(number))
+}
+
+/// Ends what [`set_aside`] began before a crash; otherwise does nothing.
+///
+/// # Errors
+/// What the disk refused.
+pub fn finish_setting_aside(folder: &Path) -> io::Result<()> {
+    let next = next(folder);
+    if !folder.exists() && contents(&next)? == Contents::Mark {
+        fs::rename(next, folder)?;
+        if let Some(parent) = folder.parent() {
+            segment::sync_folder(parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that takes the place of one that is set aside.
+fn next(folder: &Path) -> PathBuf {
+    folder.with_extension("next")
 }

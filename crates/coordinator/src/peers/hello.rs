@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use evenkeel_consensus::lineage::Lineage;
 use evenkeel_model::name::HostName;
 use evenkeel_trust::stream::Stream;
 use prost::Message;
@@ -13,7 +14,7 @@ use super::frame;
 use crate::options;
 
 /// The version of everything on a link.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const MAGIC: &[u8; 4] = b"EKpl";
 const HELLO_MAX: usize = 4 << 10;
 /// Time for the first words.
@@ -47,6 +48,9 @@ pub(super) struct Hello {
     /// Whom it wants to reach.
     #[prost(uint64, tag = "7")]
     to: u64,
+    /// Of its state; absent while it has none.
+    #[prost(uint64, optional, tag = "8")]
+    lineage: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -54,6 +58,9 @@ struct Welcome {
     /// Why not; absent when accepted.
     #[prost(string, optional, tag = "1")]
     refusal: Option<String>,
+    /// Of the answering side's state; absent while it has none.
+    #[prost(uint64, optional, tag = "2")]
+    lineage: Option<u64>,
 }
 
 /// Says the first words and waits for the welcome.
@@ -73,6 +80,7 @@ pub(super) async fn introduce(
         member: identity.member.0,
         channel: channel.into(),
         to,
+        lineage: identity.succession.own().map(|own| own.0),
     };
     let mut bytes = MAGIC.to_vec();
     frame::append(&mut bytes, &hello.encode_to_vec());
@@ -81,6 +89,7 @@ pub(super) async fn introduce(
         stream.flush().await?;
         let welcome = frame::read(stream, HELLO_MAX).await?;
         let welcome = Welcome::decode(welcome.as_slice()).map_err(io::Error::other)?;
+        identity.succession.hear(welcome.lineage.map(Lineage));
         Ok(welcome.refusal.map_or(Ok(()), Err))
     };
     within(exchange).await
@@ -107,7 +116,9 @@ pub(super) async fn welcome(
         let hello = Hello::decode(hello.as_slice()).map_err(io::Error::other)?;
         let refusal = refusal(&hello, identity, caller, is_known);
         let mut bytes = Vec::new();
-        frame::append(&mut bytes, &Welcome { refusal: refusal.clone() }.encode_to_vec());
+        let lineage = identity.succession.own().map(|own| own.0);
+        let welcome = Welcome { refusal: refusal.clone(), lineage };
+        frame::append(&mut bytes, &welcome.encode_to_vec());
         stream.write_all(&bytes).await?;
         stream.flush().await?;
         let channel = hello.channel();
@@ -146,6 +157,11 @@ fn refusal(
     if !is_known(hello.member) {
         return Some(format!("`{}` is not in the system file of `{host}`", hello.host));
     }
+    let theirs = hello.lineage.map(Lineage);
+    if !identity.succession.hear(theirs) {
+        let [own, theirs] = [identity.succession.own(), theirs].map(Option::unwrap_or_default);
+        return Some(format!("the log of `{}` is of lineage {theirs}, not {own}", hello.host));
+    }
     (hello.channel() == Channel::Unset).then(|| "the connection's purpose is missing".to_owned())
 }
 
@@ -154,6 +170,8 @@ mod tests {
     use super::*;
     use evenkeel_consensus::settings::MemberId;
     use evenkeel_model::name::{HostName, SystemName};
+
+    use crate::peers::Succession;
 
     fn check(change: impl FnOnce(&mut Hello), expected: Option<&str>) {
         check_from(None, change, expected);
@@ -166,6 +184,7 @@ mod tests {
             host: HostName::parse("fra-a1").unwrap(),
             member: MemberId(1),
             trust: None,
+            succession: Succession::new(Some(Lineage(5))),
         };
         let mut hello = Hello {
             format: FORMAT,
@@ -174,6 +193,7 @@ mod tests {
             member: 2,
             channel: Channel::Messages.into(),
             to: 1,
+            lineage: Some(5),
         };
         change(&mut hello);
         let known = [2, options::member(&HostName::parse("ams-a1").unwrap()).0];
@@ -184,7 +204,7 @@ mod tests {
     #[test]
     fn refuses_whoever_does_not_belong_here() {
         check(|_| (), None);
-        check(|hello| hello.format = 1, Some("format 1 is not 2, the format of `fra-a1`"));
+        check(|hello| hello.format = 1, Some("format 1 is not 3, the format of `fra-a1`"));
         check(
             |hello| hello.system = "blog".to_owned(),
             Some("`fra-a1` belongs to system `shop`, not to `blog`"),
@@ -193,6 +213,9 @@ mod tests {
         let unknown = Some("`ams-a1` is not in the system file of `fra-a1`");
         check(|hello| hello.member = 5, unknown);
         check(|hello| hello.channel = 0, Some("the connection's purpose is missing"));
+        check(|hello| hello.lineage = None, None);
+        let stale = Some("the log of `ams-a1` is of lineage 0, not 0.00000005");
+        check(|hello| hello.lineage = Some(0), stale);
     }
 
     #[test]

@@ -11,5 +11,6 @@ mod locks;
 mod members;
 mod openapi;
 mod support;
+mod survivor;
 mod trusted;
 mod watch;

@@ -9,19 +9,19 @@ use evenkeel_coordinator::options;
 
 use crate::support::System;
 
-fn member(system: &System, number: usize) -> MemberId {
+pub(crate) fn member(system: &System, number: usize) -> MemberId {
     options::member(&system.name(number))
 }
 
 /// Asks the leader for a change until it makes it, and waits until it is made.
-fn change(system: &System, leader: usize, change: MembersChange) {
+pub(crate) fn change(system: &System, leader: usize, change: MembersChange) {
     let coordinator = system.coordinator(leader);
     system.wait_until("the change is possible", |system| {
         system.block_on(coordinator.change_members(change)).is_ok()
     });
 }
 
-fn wait_for_voters(system: &System, number: usize, voters: &[usize]) {
+pub(crate) fn wait_for_voters(system: &System, number: usize, voters: &[usize]) {
     let mut expected: Vec<_> = voters.iter().map(|voter| system.name(*voter)).collect();
     expected.sort_unstable();
     system.wait_until("the change is made", |system| {
@@ -31,7 +31,7 @@ fn wait_for_voters(system: &System, number: usize, voters: &[usize]) {
     });
 }
 
-fn put(system: &System, number: usize, value: &'static str) {
+pub(crate) fn put(system: &System, number: usize, value: &'static str) {
     system.wait_until("a change is acknowledged", |system| {
         system.put(number, "/v1/kv/a", &[], value).status.is_success()
     });

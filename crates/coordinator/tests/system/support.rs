@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use evenkeel_coordinator::options::{Options, RoundTrips, SEGMENT_BYTES, Voter};
+use evenkeel_coordinator::survivor::{ExamineError, Survivor};
 use evenkeel_coordinator::{Coordinator, Standing};
 use evenkeel_model::name::{HostName, SystemName};
 use evenkeel_trust::authority::Authority;
@@ -212,6 +213,17 @@ impl System {
     pub(crate) fn join(&mut self, number: usize) {
         self.hosts[number].joins = true;
         self.restart(number);
+    }
+
+    /// Returns where a host keeps its log.
+    pub(crate) fn log(&self, number: usize) -> PathBuf {
+        self.folder.join(self.hosts[number].name.as_str())
+    }
+
+    /// Reads what a killed host holds, to go on from it.
+    pub(crate) fn survivor(&self, number: usize) -> Result<Survivor, ExamineError> {
+        let system = SystemName::parse("shop").unwrap();
+        Survivor::examine(&self.log(number), &system, &self.name(number))
     }
 
     /// Returns a host's name.

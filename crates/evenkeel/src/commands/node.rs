@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &NodeArguments) -> Outcome {
             ));
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Ending::Restart) => {
+        Ok(Ending::Restart | Ending::Superseded) => {
             // By now the log has begun anew: it is there, and must be from now on.
             let arguments = std::env::args_os().skip(1).filter(|word| word != REJOIN_EMPTY);
             let error = Command::new(program).args(arguments).exec();

@@ -110,7 +110,10 @@ const GROUPS: [Group; 9] = [
     },
     Group {
         build: members::three_of_four,
-        cases: &[("members-replaced", members::a_dead_voter_is_replaced)],
+        cases: &[
+            ("members-replaced", members::a_dead_voter_is_replaced),
+            ("recover", members::a_system_goes_on_from_a_lone_survivor),
+        ],
     },
     Group {
         build: stability::three_hosts,

@@ -6,18 +6,18 @@ use evenkeel_lab::world::World;
 use evenkeel_node::status::StatusWire;
 
 use crate::http::Request;
-use crate::rig::{Rig, eventually, with_profiles};
+use crate::rig::{Rig, eventually, text, with_profiles};
 
 /// Four hosts, of which three vote, and little patience with those that are missing.
 pub(crate) fn three_of_four(world: &World) -> Rig {
-    let text = r#"
+    let places = r#"
 system = "members"
 survive = "host"
 [region.fra]
 zones = { a = { h1 = "10.1.0.1", h2 = "10.1.0.2", h3 = "10.1.0.3", h4 = "10.1.0.4" } }
 "#;
-    let text = with_profiles(text, 4) + "[coordinator]\nreplace_after = \"3s\"\n";
-    let rig = Rig::build(world, &text, 64 << 20);
+    let file = with_profiles(places, 4) + "[coordinator]\nreplace_after = \"3s\"\n";
+    let rig = Rig::build(world, &file, 64 << 20);
     rig.start();
     rig
 }
@@ -65,5 +65,74 @@ pub(crate) fn a_dead_voter_is_replaced(rig: &mut Rig) {
         assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/after")).text(), "written");
         let found = voters(rig, &host);
         assert_eq!(found.len(), 3, "{host}: {found:?}");
+    }
+}
+
+/// Two of three voters are gone. The third goes on alone once a person says so, gets others beside
+/// it, and those that were given up join anew when they come back.
+pub(crate) fn a_system_goes_on_from_a_lone_survivor(rig: &mut Rig) {
+    let leader = rig.leader();
+    let all = voters(rig, &leader);
+    let survivor = all.iter().find(|host| **host != leader).unwrap().clone();
+    let gone: Vec<&String> = all.iter().filter(|host| **host != survivor).collect();
+    let spare = rig.hosts().into_iter().find(|host| !all.contains(host)).unwrap();
+    assert!(rig.ask_api(&survivor, &Request::put("/v1/kv/agreed", b"by all")).status < 300);
+
+    let data = rig.data(&survivor);
+    let recover = |more: &[&str]| {
+        let words = ["recover", "--data", text(&data)];
+        rig.run(&survivor, &[&words, more].concat())
+    };
+    let refused = recover(&[]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("another node runs on data folder"), "{refused:?}");
+    rig.power_off(&survivor);
+    let refused = eventually("the others answer and refuse", || {
+        let said = recover(&[]);
+        if said.err.contains("leads: nothing needs to be recovered") {
+            Ok(said)
+        } else {
+            Err(format!("{said:?}"))
+        }
+    });
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    rig.power_on(&survivor);
+    rig.wait_until_complete();
+
+    for host in &gone {
+        rig.power_off(host);
+    }
+    rig.power_off(&survivor);
+    let shown = eventually("nobody names a leader any more", || {
+        let said = recover(&["--dry-run"]);
+        if said.code == Some(0) { Ok(said) } else { Err(format!("{said:?}")) }
+    });
+    assert!(shown.out.contains("would be the only voter"), "{shown:?}");
+    assert!(shown.err.contains("nothing was changed"), "{shown:?}");
+    let done = recover(&[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("is the only voter, of lineage 1."), "{done:?}");
+    rig.power_on(&survivor);
+    eventually("the survivor writes", || {
+        let answer = rig.try_api(&spare, &Request::put("/v1/kv/alone", b"by one"));
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status < 300 { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    assert_eq!(rig.ask_api(&spare, &Request::get("/v1/kv/agreed")).text(), "by all");
+
+    for host in &gone {
+        rig.power_on(host);
+    }
+    rig.wait_until_complete();
+    eventually("three vote again", || {
+        let found = voters(rig, &survivor);
+        if found.len() == 3 { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    for host in rig.hosts() {
+        assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/agreed")).text(), "by all");
+        assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/alone")).text(), "by one");
+    }
+    for host in gone {
+        assert!(rig.data(host).join("log.superseded-1").is_dir(), "the log of {host} is kept");
     }
 }

@@ -494,6 +494,28 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_set_aside_is_kept() {
+        let scratch = Scratch::new("aside");
+        let (system, host) = names("shop", "a1");
+        let folder = DataFolder::open(&scratch.0, &system, &host).unwrap();
+        let segment = folder.log().join("segment-000000000001");
+        for kept in ["log.superseded-1", "log.superseded-2"] {
+            fs::create_dir_all(folder.log()).unwrap();
+            fs::write(&segment, kept).unwrap();
+            folder.note_log().unwrap();
+            assert_eq!(folder.set_log_aside().unwrap(), folder.path().join(kept));
+            assert_eq!(listing(&folder.log()), ["rejoining"]);
+            folder.check_log(LogWanted::Kept).unwrap();
+        }
+        // A crash in the middle: the log is away and the empty folder not yet in its place.
+        fs::rename(folder.log(), scratch.0.join("log.next")).unwrap();
+        folder.check_log(LogWanted::Kept).unwrap();
+        assert_eq!(listing(&folder.log()), ["rejoining"]);
+        let first = fs::read_to_string(scratch.0.join("log.superseded-1/segment-000000000001"));
+        assert_eq!(first.unwrap(), "log.superseded-1");
+    }
+
+    #[test]
     fn a_damaged_identity_is_refused() {
         let scratch = Scratch::new("identity");
         let (system, host) = names("shop", "a1");

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
+use evenkeel_model::name::HostName;
 use evenkeel_model::time::Timestamp;
+use evenkeel_model::voting::Voting;
 use evenkeel_node_core::process::ProcessId;
 use evenkeel_node_core::status::{ProcessStatus, Status};
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ pub struct Event {
     pub at_ns: u64,
     /// What kind: `leader-changed`, `host-up`, `host-isolated`, `host-down`, `replica-exited`,
     /// `gateway-exited`, `redundancy-lost`, `redundancy-full`, `system-changed`, `deploy-begun`,
-    /// `deploy-done`, `deploy-failed`, `host-drained`, `host-undrained`.
+    /// `deploy-done`, `deploy-failed`, `host-drained`, `host-undrained`, `voter-prepared`, `voter-added`, `voter-removed`.
     pub kind: String,
     /// Name of the host or process it is about.
     pub subject: String,
@@ -111,6 +113,10 @@ fn change_differences(last: &Status, next: &Status, found: &mut Vec<Difference>)
         }));
     }
     let (Some(before), Some(now)) = (&last.plan, &next.plan) else { return };
+    let voting = [before, now].map(|plan| plan.system().map(|system| system.voting()));
+    if let [Some(before), Some(now)] = voting {
+        voting_differences(&before, &now, found);
+    }
     for (service, release) in &now.releases {
         let was = before.releases.get(service).and_then(|release| release.next.as_ref());
         let subject = service.to_string();
@@ -139,6 +145,17 @@ fn change_differences(last: &Status, next: &Status, found: &mut Vec<Difference>)
     }
 }
 
+/// Who has come to take part in the coordinator, and who does no more.
+fn voting_differences(before: &Voting, now: &Voting, found: &mut Vec<Difference>) {
+    let mut tell = |kind, before: &[HostName], now: &[HostName], what: &str| {
+        let news = now.iter().filter(|host| !before.contains(host));
+        found.extend(news.map(|host| (kind, host.to_string(), format!("host `{host}` {what}"))));
+    };
+    tell("voter-prepared", &before.learners, &now.learners, "is sent the store, to vote then");
+    tell("voter-added", &before.voters, &now.voters, "votes");
+    tell("voter-removed", &now.voters, &before.voters, "votes no more");
+}
+
 fn host_differences(last: &Status, next: &Status, found: &mut Vec<Difference>) {
     for (host, status) in &next.hosts {
         let before = last.hosts.get(host).and_then(|before| before.state);
@@ -163,4 +180,22 @@ fn exit_of(process: &ProcessStatus) -> Difference {
         ProcessId::Replica(_) => "replica-exited",
     };
     (kind, process.id.to_string(), format!("`{}` {reason}", process.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_votes_by_now_is_told() {
+        let hosts = |names: &[&str]| names.iter().map(|it| HostName::parse(it).unwrap()).collect();
+        let before = Voting { voters: hosts(&["a1", "b1", "c1"]), learners: hosts(&["c2"]) };
+        let now = Voting { voters: hosts(&["a1", "b1", "c2"]), learners: hosts(&["d1"]) };
+        let mut found = Vec::new();
+        voting_differences(&before, &now, &mut found);
+        let told: Vec<(&str, &str)> =
+            found.iter().map(|(kind, subject, _)| (*kind, subject.as_str())).collect();
+        let expected = [("voter-prepared", "d1"), ("voter-added", "c2"), ("voter-removed", "c1")];
+        assert_eq!(told, expected);
+    }
 }

@@ -131,6 +131,9 @@ pub struct HostWire {
     pub state: Option<HostStateWire>,
     /// Whether it votes in the coordinator.
     pub voter: bool,
+    /// Whether it is sent the store, to vote in it then.
+    #[serde(default)]
+    pub learner: bool,
     /// Whether it is to run no replica; known to the leader alone.
     #[serde(default)]
     pub drained: bool,
@@ -376,6 +379,7 @@ fn hosts(status: &Status, system: &System) -> Vec<HostWire> {
             },
             state: seen.and_then(|seen| seen.state).map(HostStateWire::from),
             voter: system.voters.contains(&host.name),
+            learner: system.learners.contains(&host.name),
             drained: drained.is_some_and(|drained| drained.contains(&host.name)),
             round_trip_ms: seen
                 .and_then(|seen| seen.round_trip)

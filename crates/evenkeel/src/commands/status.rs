@@ -153,10 +153,11 @@ fn table(status: &StatusWire) -> Vec<[String; 5]> {
         let replicas =
             if host.role == "witness" { "witness".to_owned() } else { replicas.join(", ") };
         let leads = status.leader.as_deref() == Some(host.name.as_str());
-        let votes = match (leads, host.voter) {
-            (true, _) => "leads",
-            (false, true) => "yes",
-            (false, false) => "no",
+        let votes = match (leads, host.voter, host.learner) {
+            (true, ..) => "leads",
+            (false, true, _) => "yes",
+            (false, false, true) => "soon",
+            (false, false, false) => "no",
         };
         let place = format!("{}/{}", host.region, host.zone);
         [host.name.clone(), place, state(host, status.source), votes.to_owned(), replicas]

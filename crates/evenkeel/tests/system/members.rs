@@ -50,6 +50,7 @@ pub(crate) fn a_dead_voter_is_replaced(rig: &mut Rig) {
     rig.power_off(&dead);
     let second: BTreeSet<String> = [&leader, &third, &spare].map(Clone::clone).into();
     wait_for_voters(rig, &leader, &second);
+    let events = rig.status(&leader).unwrap().events;
     rig.power_off(&leader);
     eventually("those that are left elect and write", || {
         let answer = rig.try_api(&spare, &Request::put("/v1/kv/after", b"written"));
@@ -60,6 +61,12 @@ pub(crate) fn a_dead_voter_is_replaced(rig: &mut Rig) {
     rig.power_on(&leader);
     rig.power_on(&dead);
     rig.wait_until_complete();
+    for (kind, host) in
+        [("voter-prepared", &spare), ("voter-added", &spare), ("voter-removed", &dead)]
+    {
+        let told = events.iter().any(|event| event.kind == kind && event.subject == *host);
+        assert!(told, "{kind} {host}: {events:?}");
+    }
     for host in rig.hosts() {
         assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/before")).text(), "kept");
         assert_eq!(rig.ask_api(&host, &Request::get("/v1/kv/after")).text(), "written");

@@ -275,7 +275,8 @@ impl Controller {
     fn see_members(&mut self, membership: Membership, now: Timestamp) {
         let hosts = &self.hosts;
         let is_up = |host: &HostName| hosts.is_up(host, now);
-        let step = self.members.next_step(self.wanted.system(), &membership, is_up, now);
+        let (system, drained) = (self.wanted.system(), &self.wanted.drained);
+        let step = self.members.next_step(system, drained, &membership, is_up, now);
         if now >= self.observing_until {
             self.actions.extend(step.map(Action::ChangeMembers));
         }

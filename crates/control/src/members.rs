@@ -4,7 +4,9 @@
 //! longer names, is replaced: another host becomes a learner, gets the log, and takes its place in
 //! one step. A voter that comes back before that stays, and the learner is let go. There are never
 //! fewer voters than before, and more only up to the number that the system's failure domains ask
-//! for. While a place is lost, others may have to take more voters than they should; when it is back,
+//! for. A host that is to be empty of replicas is about to be worked on or to go: it hands
+//! leadership over, and its vote too if a host is to spare whose vote leaves the voters as well
+//! spread. While a place is lost, others may have to take more voters than they should; when it is back,
 //! one of theirs is replaced by one of its.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +37,8 @@ pub enum MembersStep {
     AddLearner(HostName),
     /// A learner gets it no more.
     RemoveLearner(HostName),
+    /// This host leads no more, and another voter does.
+    HandOver(HostName),
     /// A learner becomes a voter.
     Promote {
         /// The learner.
@@ -51,11 +55,12 @@ pub struct MembersPlanner {
 }
 
 impl MembersPlanner {
-    /// Returns the next step, if there is one to take now. `is_up` says whether a host's reports come
-    /// in.
+    /// Returns the next step, if there is one to take now. `drained` are the hosts that are to be
+    /// empty, and `is_up` says whether a host's reports come in.
     pub fn next_step(
         &mut self,
         system: &System,
+        drained: &BTreeSet<HostName>,
         membership: &Membership,
         is_up: impl Fn(&HostName) -> bool,
         now: Timestamp,
@@ -74,8 +79,23 @@ impl MembersPlanner {
             !system.hosts.contains_key(host)
                 || missing.is_some_and(|since| now.since(*since) >= system.replace_after)
         };
+        if drained.contains(leader) || !system.hosts.contains_key(leader) {
+            let fit = |voter: &&HostName| {
+                level.contains(*voter) && is_up(voter) && !drained.contains(*voter)
+            };
+            if let Some(next) = voters.iter().filter(|voter| *voter != leader).find(fit) {
+                return Some(MembersStep::HandOver(next.clone()));
+            }
+        }
         // A leader that is to go leads on until another one is elected, which then replaces it.
-        let gone = voters.iter().find(|voter| *voter != leader && is_gone(voter));
+        let others = || voters.iter().filter(|voter| *voter != leader);
+        let gone = others().find(|voter| is_gone(voter)).or_else(|| {
+            let spare = |host: &Host| is_up(&host.name) && !drained.contains(&host.name);
+            let leaves = |voter: &&HostName| {
+                drained.contains(*voter) && is_spread_without(system, voters, voter, spare)
+            };
+            others().find(leaves)
+        });
         let are_few = voters.len() < deal_voters(system).len();
         // Only what is whole otherwise is spread better.
         let crowded = crowded(system, voters).filter(|_| gone.is_none() && !are_few);
@@ -83,7 +103,8 @@ impl MembersPlanner {
         let is_wanted = gone.is_some() || are_few || surplus.is_some();
         let helps = |host: &Host| crowded.as_ref().is_none_or(|place| !place.contains(host));
         let Some(learner) = learners.first() else {
-            let fits = |host: &Host| is_up(&host.name) && helps(host);
+            let stays = |host: &Host| are_few || !drained.contains(&host.name);
+            let fits = |host: &Host| is_up(&host.name) && helps(host) && stays(host);
             let newcomer =
                 is_wanted.then(|| newcomer(system, voters, gone.or(surplus), fits))??;
             return Some(MembersStep::AddLearner(newcomer.name.clone()));
@@ -97,6 +118,20 @@ impl MembersPlanner {
         let ready = level.contains(&learner) && is_up(&learner);
         ready.then_some(MembersStep::Promote { learner, in_place_of })
     }
+}
+
+/// Returns whether another host can vote in place of `voter` so that no place holds too many then.
+fn is_spread_without(
+    system: &System,
+    voters: &[HostName],
+    voter: &HostName,
+    fits: impl Fn(&Host) -> bool,
+) -> bool {
+    newcomer(system, voters, Some(voter), fits).is_some_and(|newcomer| {
+        let stay = voters.iter().filter(|other| *other != voter).cloned();
+        let after: Vec<HostName> = stay.chain([newcomer.name.clone()]).collect();
+        crowded(system, &after).is_none() || crowded(system, voters).is_some()
+    })
 }
 
 /// Returns a voter of a place that holds too many.
@@ -174,6 +209,7 @@ mod tests {
         system: System,
         membership: Membership,
         down: BTreeSet<HostName>,
+        drained: BTreeSet<HostName>,
         now: Timestamp,
     }
 
@@ -186,15 +222,21 @@ mod tests {
                 is_changing: false,
                 level: BTreeSet::new(),
             };
-            let (planner, down) = (MembersPlanner::default(), BTreeSet::new());
-            Self { planner, system: system(), membership, down, now: Timestamp::ZERO }
+            Self {
+                planner: MembersPlanner::default(),
+                system: system(),
+                membership,
+                down: BTreeSet::new(),
+                drained: BTreeSet::new(),
+                now: Timestamp::ZERO,
+            }
         }
 
         fn check(&mut self, wait: u64, expected: Option<&MembersStep>) {
             self.now = self.now + Duration::from_secs(wait);
             let is_up = |host: &HostName| !self.down.contains(host);
-            let (system, membership) = (&self.system, &self.membership);
-            let found = self.planner.next_step(system, membership, is_up, self.now);
+            let Self { planner, system, membership, drained, .. } = self;
+            let found = planner.next_step(system, drained, membership, is_up, self.now);
             assert_eq!(found.as_ref(), expected, "after {:?}", self.now);
         }
     }
@@ -306,5 +348,40 @@ mod tests {
         let mut world = World::new(&["a1", "b1", "c1"]);
         world.system.hosts.remove(&host("c1"));
         world.check(0, Some(&add("c2")));
+    }
+
+    #[test]
+    fn a_drained_voter_gives_its_vote_to_a_host_to_spare() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.system.goal = SurvivalGoal::Zone;
+        world.system.hosts.remove(&host("a2"));
+        // Alone in its zone: its vote would go where another one is.
+        world.drained = [host("b1")].into();
+        world.membership.leader = host("a1");
+        world.check(0, None);
+        world.drained = [host("c1"), host("c2")].into();
+        world.check(0, None);
+        world.drained = [host("c1")].into();
+        world.check(0, Some(&add("c2")));
+        world.membership.voting.learners = vec![host("c2")];
+        world.membership.level = [host("c2")].into();
+        let promote = MembersStep::Promote { learner: host("c2"), in_place_of: Some(host("c1")) };
+        world.check(0, Some(&promote));
+        world.drained.clear();
+        world.check(0, Some(&MembersStep::RemoveLearner(host("c2"))));
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_hands_over() {
+        let mut world = World::new(&["a1", "b1", "c1"]);
+        world.drained = [host("b1"), host("a1")].into();
+        world.membership.level = [host("a1"), host("c1")].into();
+        world.check(0, Some(&MembersStep::HandOver(host("c1"))));
+        world.down = [host("c1")].into();
+        world.check(0, Some(&add("a2")));
+        world.down.clear();
+        world.drained.clear();
+        world.system.hosts.remove(&host("b1"));
+        world.check(0, Some(&MembersStep::HandOver(host("a1"))));
     }
 }

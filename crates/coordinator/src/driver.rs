@@ -52,6 +52,7 @@ pub(crate) enum Ask {
     ReadStale { query: Query, reply: oneshot::Sender<Reply> },
     Standing { reply: oneshot::Sender<Standing> },
     ChangeMembers { change: MembersChange, reply: oneshot::Sender<Result<(), MembersRefusal>> },
+    HandOver { to: MemberId },
     Close,
 }
 
@@ -344,6 +345,12 @@ impl Driver {
                 }
                 // Who asked may have gone.
                 _ = reply.send(decided);
+            }
+            Ask::HandOver { to } => {
+                if self.replica.is_leader() {
+                    tracing::info!("another voter is asked to lead");
+                }
+                self.handle(Event::TransferLeadership { to });
             }
             Ask::Close => {}
         }

@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use evenkeel_consensus::answer::{Answer, KeyEntry};
 use evenkeel_consensus::command::{Command, Query};
 use evenkeel_consensus::members::{MembersChange, MembersRefusal};
+use evenkeel_consensus::settings::MemberId;
 use evenkeel_model::name::HostName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -130,6 +131,13 @@ impl Executor {
         let asked = asks.send(Ask::ChangeMembers { change, reply }).await;
         asked.map_err(|_| MembersRefusal::NotLeader)?;
         decided.await.unwrap_or(Err(MembersRefusal::NotLeader))
+    }
+
+    /// Asks this host's member to hand over; one that does not lead ignores it.
+    pub(crate) async fn hand_over(&self, to: MemberId) {
+        if let Some(asks) = &self.asks {
+            drop(asks.send(Ask::HandOver { to }).await);
+        }
     }
 
     /// Notes that the store has reached a revision.

@@ -33,6 +33,7 @@ use evenkeel_consensus::answer::Answer;
 use evenkeel_consensus::command::{Command, Query};
 use evenkeel_consensus::lineage::Lineage;
 use evenkeel_consensus::members::{MembersChange, MembersRefusal};
+use evenkeel_consensus::settings::MemberId;
 use tokio::sync::watch;
 
 use crate::executor::Executor;
@@ -168,6 +169,12 @@ impl Coordinator {
     /// Why not, or not now.
     pub async fn change_members(&self, change: MembersChange) -> Result<(), MembersRefusal> {
         self.executor.change_members(change).await
+    }
+
+    /// Asks this host, if it leads, to let another voter lead: without the pause of an election, and
+    /// to no effect if that voter can't.
+    pub async fn hand_over(&self, to: MemberId) {
+        self.executor.hand_over(to).await;
     }
 
     /// Ends everything that runs in the background and closes the log. Later requests fail. A

@@ -11,7 +11,6 @@ use evenkeel_diagnostic::Severity;
 use evenkeel_model::instance::{Instance, InstancePhase};
 use evenkeel_model::name::{HostName, ServiceName};
 use evenkeel_model::place::HostRole;
-use evenkeel_system_file::format_duration;
 use serde::{Deserialize, Serialize};
 
 use crate::status::DeployWire;
@@ -252,12 +251,15 @@ fn refusals(wanted: &Wanted, news: &Wanted, current: &Plan) -> Vec<String> {
             )),
             Some(_) => {}
             None if old.takes_part(name) => {
-                let after = format_duration(old.replace_after);
-                found.push(format!(
-                    "host `{name}` takes part in the coordinator: switch it off, and remove it \
-                     when another host votes in its place, after {after} ([coordinator] \
-                     replace_after)"
-                ));
+                let to_spare = old.hosts.keys().any(|host| !old.takes_part(host));
+                let cure = if to_spare {
+                    format!(
+                        "`evenkeel drain {name}`, and remove it when another votes in its place"
+                    )
+                } else {
+                    "add a host first that can vote in its place".to_owned()
+                };
+                found.push(format!("host `{name}` takes part in the coordinator: {cure}"));
             }
             None => {
                 let left = current.on_host(name).count();

@@ -114,6 +114,10 @@ impl Store {
     /// In words, why not or not now.
     pub async fn change_members(&self, step: &MembersStep) -> Result<(), String> {
         let change = match step {
+            MembersStep::HandOver(host) => {
+                self.coordinator.hand_over(member(host)).await;
+                return Ok(());
+            }
             MembersStep::AddLearner(host) => MembersChange::AddLearner(member(host)),
             MembersStep::RemoveLearner(host) => MembersChange::RemoveLearner(member(host)),
             MembersStep::Promote { learner, in_place_of } => MembersChange::Promote {

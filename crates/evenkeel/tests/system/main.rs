@@ -113,6 +113,7 @@ const GROUPS: [Group; 9] = [
         cases: &[
             ("members-replaced", members::a_dead_voter_is_replaced),
             ("recover", members::a_system_goes_on_from_a_lone_survivor),
+            ("leader-removed", members::a_host_that_leads_is_drained_and_removed),
         ],
     },
     Group {

@@ -143,3 +143,35 @@ pub(crate) fn a_system_goes_on_from_a_lone_survivor(rig: &mut Rig) {
         assert!(rig.data(host).join("log.superseded-1").is_dir(), "the log of {host} is kept");
     }
 }
+
+/// The host that leads is drained: it hands over, another host votes in its place, and then the
+/// system file may name it no more. Cannot be undone, so it is the group's last case.
+pub(crate) fn a_host_that_leads_is_drained_and_removed(rig: &mut Rig) {
+    let leaving = rig.leader();
+    let stay: BTreeSet<String> = rig.hosts().into_iter().filter(|host| *host != leaving).collect();
+    let asked = stay.first().unwrap();
+    let data = rig.data(asked);
+    let smaller = rig.data(asked).with_file_name("smaller.toml");
+    let file = std::fs::read_to_string(rig.file(asked)).unwrap();
+    let number = &leaving[1..];
+    let without = format!("{leaving} = \"10.1.0.{number}\"");
+    let file = file.replace(&format!("{without}, "), "").replace(&format!(", {without}"), "");
+    std::fs::write(&smaller, file.replace("replicas = 4", "replicas = 3")).unwrap();
+    let apply = || rig.run(asked, &["apply", text(&smaller), "--data", text(&data)]);
+    let refused = apply();
+    let cure = format!("takes part in the coordinator: `evenkeel drain {leaving}`");
+    assert!(refused.out.contains(&cure), "{refused:?}");
+
+    let drained = rig.run(asked, &["drain", &leaving, "--data", text(&data)]);
+    assert_eq!(drained.code, Some(0), "{drained:?}");
+    wait_for_voters(rig, asked, &stay);
+    assert_ne!(rig.leader(), leaving);
+    assert!(rig.ask_api(asked, &Request::put("/v1/kv/last", b"kept")).status < 300);
+    eventually("the host is let go", || {
+        let said = apply();
+        if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    let told: BTreeSet<String> =
+        rig.status(asked).unwrap().hosts.into_iter().map(|host| host.name).collect();
+    assert_eq!(told, stay);
+}

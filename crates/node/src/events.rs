@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use evenkeel_model::name::HostName;
+use evenkeel_model::system::System;
 use evenkeel_model::time::Timestamp;
 use evenkeel_model::voting::Voting;
 use evenkeel_node_core::process::ProcessId;
@@ -113,7 +114,7 @@ fn change_differences(last: &Status, next: &Status, found: &mut Vec<Difference>)
         }));
     }
     let (Some(before), Some(now)) = (&last.plan, &next.plan) else { return };
-    let voting = [before, now].map(|plan| plan.system().map(|system| system.voting()));
+    let voting = [before, now].map(|plan| plan.system().map(System::voting));
     if let [Some(before), Some(now)] = voting {
         voting_differences(&before, &now, found);
     }

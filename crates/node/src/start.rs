@@ -253,13 +253,19 @@ pub async fn run(options: Options, leave: watch::Receiver<bool>) -> Result<Endin
     let ending = host.run(inlets).await;
     store.shutdown().await;
     if ending == Ending::Superseded {
-        let kept = folder.set_log_aside()?;
-        tracing::warn!(
-            log = %kept.display(),
-            "the system goes on from the log of another host: this one's is set aside and kept, and this host joins anew"
-        );
+        begin_anew(&folder)?;
     }
     Ok(ending)
+}
+
+/// Sets this host's log aside: the system goes on from another one.
+fn begin_anew(folder: &DataFolder) -> Result<(), OpenError> {
+    let kept = folder.set_log_aside()?;
+    tracing::warn!(
+        log = %kept.display(),
+        "the system goes on from another host's log: this one is set aside and kept, and this host joins anew"
+    );
+    Ok(())
 }
 
 fn bind_probes(system: &System, place: &Place) -> Result<Probes, StartError> {
@@ -330,7 +336,7 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
 /// Returns the system that the last node on a folder followed; `None` when it followed none.
 pub(crate) fn in_force(folder: &DataFolder, system: &SystemName) -> Option<System> {
     let planned = plan_file::read(&folder.plan(), system);
-    let followed = planned.as_ref().and_then(Plan::system).map(|system| System::clone(system));
+    let followed = planned.as_ref().and_then(Plan::system).cloned();
     followed.or_else(|| {
         let path = folder.system_file();
         parse(&path, &read(&path).ok()?).ok()

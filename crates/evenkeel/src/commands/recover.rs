@@ -39,9 +39,11 @@ pub(crate) fn run(arguments: &RecoverArguments) -> Outcome {
 
 fn refuse(error: RecoverError) -> Failure {
     let help = error.help();
-    let failure = match error {
-        RecoverError::NoSystem(_) | RecoverError::NoVoter(_) => Failure::bad_input(error),
-        error => Failure::from(anyhow::Error::new(error)),
+    let wrong_place = matches!(error, RecoverError::NoSystem(_) | RecoverError::NoVoter(_));
+    let failure = if wrong_place {
+        Failure::bad_input(error)
+    } else {
+        Failure::from(anyhow::Error::new(error))
     };
     match help {
         Some(help) => failure.with_help(help),

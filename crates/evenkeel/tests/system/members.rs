@@ -171,7 +171,9 @@ pub(crate) fn a_host_that_leads_is_drained_and_removed(rig: &mut Rig) {
         let said = apply();
         if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}")) }
     });
-    let told: BTreeSet<String> =
-        rig.status(asked).unwrap().hosts.into_iter().map(|host| host.name).collect();
-    assert_eq!(told, stay);
+    eventually("nobody names it any more", || {
+        let told = rig.status(asked)?.hosts.into_iter().map(|host| host.name);
+        let told: BTreeSet<String> = told.collect();
+        if told == stay { Ok(()) } else { Err(format!("{told:?}")) }
+    });
 }

@@ -371,7 +371,7 @@ fn who_begins_or_joins_a_system_is_told_what_is_wrong() {
 #[test]
 fn status_and_down_say_that_no_node_answers() {
     let folder = Folder::new("status");
-    for command in ["status", "down"] {
+    for command in ["status", "down", "recover"] {
         folder.check(
             &format!("{command} --data nowhere"),
             &expect![[r"
@@ -405,6 +405,23 @@ fn status_and_down_say_that_no_node_answers() {
             nothing runs on `.`
             exit 0
         "]],
+    );
+    folder.check(
+        "recover --data . --dry-run",
+        &expect![[r#"
+        error: no system file is in force in data folder `.`
+        help: give the data folder of a host that voted, with --data
+        exit 2
+    "#]],
+    );
+    folder.write("system.toml", TWO_HOSTS);
+    folder.check(
+        "recover --data . --dry-run",
+        &expect![[r#"
+        error: host `a1` does not vote and keeps no log to go on from
+        help: run it on a host that voted and kept its log
+        exit 2
+    "#]],
     );
 }
 

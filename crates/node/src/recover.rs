@@ -68,6 +68,7 @@ impl RecoverError {
     #[must_use]
     pub fn help(&self) -> Option<String> {
         let help = match self {
+            Self::Data(OpenError::LogMissing(_)) => "run it on a host that kept its log".to_owned(),
             Self::Data(error) => return Some(error.help()),
             Self::NoSystem(_) => {
                 "give the data folder of a host that voted, with --data".to_owned()
@@ -126,7 +127,7 @@ impl Recovery {
         let folder = DataFolder::reopen(data)?;
         let owner = folder.owner()?;
         let system = start::in_force(&folder, &owner.system)
-            .ok_or_else(|| RecoverError::NoSystem(folder.path().to_path_buf()))?;
+            .ok_or_else(|| RecoverError::NoSystem(data.to_path_buf()))?;
         if folder.lacks_log()? {
             return Err(RecoverError::NoVoter(owner.host));
         }

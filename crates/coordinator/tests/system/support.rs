@@ -32,6 +32,7 @@ pub(crate) const STORE_BYTES_MAX: usize = 16 << 20;
 
 /// A system of voters, and of clients after them.
 pub(crate) struct System {
+    system: SystemName,
     hosts: Vec<Host>,
     folder: PathBuf,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -149,7 +150,17 @@ impl System {
             });
             listeners.push((peer, api));
         }
-        (Self { hosts, folder, client, runtime, trusts: Vec::new() }, listeners)
+        (
+            Self {
+                system: SystemName::parse("shop").unwrap(),
+                hosts,
+                folder,
+                client,
+                runtime,
+                trusts: Vec::new(),
+            },
+            listeners,
+        )
     }
 
     fn switch_on(
@@ -222,8 +233,7 @@ impl System {
 
     /// Reads what a killed host holds, to go on from it.
     pub(crate) fn survivor(&self, number: usize) -> Result<Survivor, ExamineError> {
-        let system = SystemName::parse("shop").unwrap();
-        Survivor::examine(&self.log(number), &system, &self.name(number))
+        Survivor::examine(&self.log(number), &self.system, &self.name(number))
     }
 
     /// Returns a host's name.

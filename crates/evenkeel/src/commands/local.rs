@@ -15,20 +15,7 @@ use crate::failure::Failure;
 /// # Errors
 /// When there is no such data folder, or it is not for this user.
 pub(crate) fn connect(data: &Path) -> Result<Option<UnixStream>, Failure> {
-    let shown = data.display();
-    match std::fs::metadata(data.join("identity.json")) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(denied(data)),
-        Err(_) => {
-            let text = if data.exists() {
-                format!("`{shown}` is not the data folder of a node")
-            } else {
-                format!("there is no data folder `{shown}`")
-            };
-            return Err(Failure::new(text)
-                .with_help("give the folder that the node was started with: --data DIR"));
-        }
-    }
+    check_folder(data)?;
     match at_short_path(&control_socket(data), |path| UnixStream::connect(path)) {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(denied(data)),
@@ -41,8 +28,29 @@ pub(crate) fn connect(data: &Path) -> Result<Option<UnixStream>, Failure> {
             Ok(None)
         }
         Err(error) => {
-            let text = format!("can't reach the node on `{shown}`");
+            let text = format!("can't reach the node on `{}`", data.display());
             Err(Failure::from(anyhow::Error::new(error).context(text)))
+        }
+    }
+}
+
+/// Checks that a folder is the data folder of a node, and for this user.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn check_folder(data: &Path) -> Result<(), Failure> {
+    let shown = data.display();
+    match std::fs::metadata(data.join("identity.json")) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(denied(data)),
+        Err(_) => {
+            let text = if data.exists() {
+                format!("`{shown}` is not the data folder of a node")
+            } else {
+                format!("there is no data folder `{shown}`")
+            };
+            Err(Failure::new(text)
+                .with_help("give the folder that the node was started with: --data DIR"))
         }
     }
 }

@@ -9,6 +9,7 @@ use evenkeel_node::recover::{RecoverError, Recovery, Report};
 use serde_json::json;
 
 use crate::cli::RecoverArguments;
+use crate::commands::local;
 use crate::failure::{Failure, Outcome};
 use crate::show;
 
@@ -17,6 +18,7 @@ use crate::show;
 /// # Errors
 /// When the system can't, or must not, go on from this host; nothing was changed then.
 pub(crate) fn run(arguments: &RecoverArguments) -> Outcome {
+    local::check_folder(&arguments.data)?;
     let recovery = Recovery::examine(&arguments.data).map_err(refuse)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the event loop")?;

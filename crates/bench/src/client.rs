@@ -8,8 +8,8 @@ use hyper::body::Bytes;
 use crate::system::System;
 use crate::{grpc, http};
 
-/// Connections over which etcd's clients are multiplexed, as its own clients do.
-const GRPC_CONNECTIONS_MAX: usize = 8;
+/// Connections over which clients are multiplexed, as etcd's own clients are.
+const SHARED_MAX: usize = 8;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 128;
 
@@ -18,6 +18,16 @@ const VALUE_BYTES: usize = 128;
 pub(crate) struct Target {
     pub(crate) system: System,
     pub(crate) address: SocketAddr,
+    pub(crate) manner: Manner,
+}
+
+/// How clients reach a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// By HTTP/2, many over one connection.
+    Shared,
+    /// By HTTP/1.1, each over a connection of its own. Evenkeel alone can be asked so.
+    Own,
 }
 
 /// A client that has one request under way at most.
@@ -38,7 +48,10 @@ impl Client {
     /// Connects one client.
     pub(crate) async fn open(target: Target) -> Result<Self> {
         Ok(match target.system {
-            System::Evenkeel => Self::Http(http::Connection::open(target.address).await?),
+            System::Evenkeel => Self::Http(match target.manner {
+                Manner::Shared => http::Connection::open(target.address).await?,
+                Manner::Own => http::Connection::open_own(target.address).await?,
+            }),
             System::Etcd(_) => Self::Grpc(Box::new(grpc::Channel::open(target.address).await?)),
         })
     }
@@ -47,7 +60,7 @@ impl Client {
     pub(crate) async fn open_many(target: Target, count: usize) -> Result<Vec<Self>> {
         let mut clients = Vec::with_capacity(count);
         while clients.len() < count {
-            let shared = match clients.len().checked_sub(GRPC_CONNECTIONS_MAX) {
+            let shared = match clients.len().checked_sub(SHARED_MAX) {
                 Some(index) => clients.get(index).and_then(Self::share),
                 None => None,
             };
@@ -63,7 +76,7 @@ impl Client {
     /// Returns another client on the same connection, where the protocol allows that.
     pub(crate) fn share(&self) -> Option<Self> {
         match self {
-            Self::Http(_) => None,
+            Self::Http(connection) => connection.share().map(Self::Http),
             Self::Grpc(channel) => Some(Self::Grpc(channel.clone())),
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Operation, Target};
+use crate::client::{Client, Manner, Operation, Target};
 use crate::system::{self, Programs, System};
 
 /// Longest wait until every member is in step.
@@ -87,7 +87,7 @@ impl Cluster {
 
     /// Returns where clients of a member go.
     pub(crate) fn target(&self, index: usize) -> Target {
-        Target { system: self.system, address: self.system.api(index) }
+        Target { system: self.system, address: self.system.api(index), manner: Manner::Shared }
     }
 
     /// Returns the process of each running member.

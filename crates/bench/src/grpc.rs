@@ -1,27 +1,21 @@
-//! etcd's native API: gRPC over HTTP/2, spoken directly, since its few messages need no generated
-//! code and no stack of client crates stands between the clock and the wire.
+//! etcd's native API: gRPC over HTTP/2. Its few messages need no generated code.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use h2::RecvStream;
-use h2::client::SendRequest;
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, Uri};
 use prost::Message;
-use tokio::net::TcpStream;
 
-/// Flow control windows far above what is ever under way, so that they never hold a request up.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+use crate::http2::Connection;
+
 /// What stands before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
 /// A connection to one member, shared by its clones.
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
-    send: SendRequest<Bytes>,
+    connection: Connection,
     put: Uri,
     range: Uri,
     status: Uri,
@@ -80,19 +74,10 @@ pub(crate) struct Status {
 impl Channel {
     /// Connects to a member.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.context("connect")?;
-        stream.set_nodelay(true).context("set TCP_NODELAY")?;
-        let (send, connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(stream)
-            .await
-            .context("begin HTTP/2")?;
-        // Its error is told by the requests that it breaks.
-        tokio::spawn(async move { drop(connection.await) });
+        let connection = Connection::open(address).await?;
         let uri = |path: &str| format!("http://{address}{path}").parse().context("build a URI");
         Ok(Self {
-            send,
+            connection,
             put: uri("/etcdserverpb.KV/Put")?,
             range: uri("/etcdserverpb.KV/Range")?,
             status: uri("/etcdserverpb.Maintenance/Status")?,
@@ -121,7 +106,6 @@ impl Channel {
     }
 
     async fn call<A: Message + Default>(&mut self, uri: Uri, question: &impl Message) -> Result<A> {
-        poll_fn(|context| self.send.poll_ready(context)).await.context("wait for a stream")?;
         let request = Request::builder()
             .method(Method::POST)
             .uri(uri)
@@ -129,12 +113,10 @@ impl Channel {
             .header("te", "trailers")
             .body(())
             .context("build a request")?;
-        let (response, mut body) = self.send.send_request(request, false).context("send")?;
-        body.send_data(frame(question)?, true).context("send the message")?;
-        let (head, body) = response.await.context("wait for the response")?.into_parts();
-        check_status(&head.headers)?;
-        let message = receive(body).await?;
-        let message = message.get(PREFIX_BYTES..).context("read an empty response")?;
+        let response = self.connection.call(request, frame(question)?).await?;
+        check_status(&response.headers)?;
+        check_status(&response.trailers.unwrap_or_default())?;
+        let message = response.body.get(PREFIX_BYTES..).context("read an empty response")?;
         A::decode(message).context("decode the response")
     }
 }
@@ -146,19 +128,6 @@ fn frame(message: &impl Message) -> Result<Bytes> {
     bytes.extend_from_slice(&u32::try_from(length).context("frame a message")?.to_be_bytes());
     message.encode(&mut bytes).context("encode a message")?;
     Ok(bytes.into())
-}
-
-async fn receive(mut body: RecvStream) -> Result<Vec<u8>> {
-    let mut message = Vec::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.context("receive")?;
-        body.flow_control().release_capacity(chunk.len()).context("release a window")?;
-        message.extend_from_slice(&chunk);
-    }
-    if let Some(trailers) = body.trailers().await.context("receive the trailers")? {
-        check_status(&trailers)?;
-    }
-    Ok(message)
 }
 
 /// Fails unless the status, if it is among these headers, is 0.

@@ -7,7 +7,7 @@ use evenkeel_model::random::Rng;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::client::{Client, Operation, Target};
+use crate::client::{Client, Manner, Operation, Target};
 use crate::usage::{self, Usage};
 
 /// Time before anything counts.
@@ -23,6 +23,7 @@ const FAILURES_MAX: u64 = 100;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) operation: Operation,
+    pub(crate) manner: Manner,
     pub(crate) clients: usize,
     /// Requests go to keys below this, at random.
     pub(crate) keys: u64,
@@ -50,6 +51,7 @@ struct Seen {
 
 /// Runs a load against one member.
 pub(crate) async fn run(target: Target, load: Load, processes: &[u32]) -> Result<Measured> {
+    let target = Target { manner: load.manner, ..target };
     let clients = Client::open_many(target, load.clients).await?;
     let from = Instant::now() + WARM_UP;
     let until = from + load.time;

@@ -6,6 +6,8 @@ mod cluster;
 mod failover;
 mod grpc;
 mod http;
+mod http1;
+mod http2;
 mod load;
 mod machine;
 mod report;
@@ -136,8 +138,8 @@ async fn compare(arguments: &Arguments) -> Result<()> {
 
 fn show(report: &Report) {
     println!(
-        "\n{}\n\nThree members each; etcd through gRPC on at most 8 connections, Evenkeel through \
-         HTTP/1.1 on one a client; median (minimum–maximum) of {} rounds.\n",
+        "\n{}\n\nThree members each, asked by HTTP/2 on at most 8 connections: etcd in gRPC, \
+         Evenkeel in HTTP; median (minimum–maximum) of {} rounds.\n",
         report.machine.describe(),
         report.rounds
     );

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::sleep;
 
-use crate::client::Operation;
+use crate::client::{Manner, Operation};
 use crate::cluster::Cluster;
 use crate::load::{self, Load, Measured};
 use crate::report::{Better, Figures, Side, Used};
@@ -33,6 +33,8 @@ const GROWN_MEMBERS: [usize; 2] = [5, 7];
 /// The loads of a round.
 const LOADS: [(Operation, usize); 4] =
     [(Operation::Put, 1), (Operation::Put, 64), (Operation::Put, 256), (Operation::Get, 64)];
+/// Those that Evenkeel carries in another manner too.
+const OWN_LOADS: [(Operation, usize); 2] = [(Operation::Put, 256), (Operation::Get, 64)];
 
 /// A comparison under way.
 #[derive(Debug)]
@@ -54,8 +56,17 @@ impl Course {
             let leader = self.lead(&cluster, KEYS).await?;
             for (operation, clients) in LOADS {
                 let keys = KEYS;
-                let load = Load { operation, clients, keys, time: self.time };
+                let load =
+                    Load { operation, manner: Manner::Shared, clients, keys, time: self.time };
                 let name = format!("{}, {}", label(operation), count(clients));
+                let measured = self.run(&cluster, leader, load, &name).await?;
+                self.note(side(system), &name, &measured);
+            }
+            let own = OWN_LOADS.iter().filter(|_| system == System::Evenkeel);
+            for (operation, clients) in own.copied() {
+                let load =
+                    Load { operation, manner: Manner::Own, clients, keys: KEYS, time: self.time };
+                let name = format!("{} by HTTP/1.1, {}", label(operation), count(clients));
                 let measured = self.run(&cluster, leader, load, &name).await?;
                 self.note(side(system), &name, &measured);
             }
@@ -116,7 +127,8 @@ impl Course {
         what: &str,
     ) -> Result<()> {
         for clients in [1, 64] {
-            let load = Load { operation: Operation::Put, clients, keys, time: self.time };
+            let (operation, manner) = (Operation::Put, Manner::Shared);
+            let load = Load { operation, manner, clients, keys, time: self.time };
             let name = format!("{what}, puts, {}", count(clients));
             let measured = self.run(cluster, leader, load, &name).await?;
             self.note(side(cluster.system), &name, &measured);

@@ -270,16 +270,26 @@ impl KeySpace {
         value: &Bytes,
         lease: Option<LeaseId>,
     ) -> bool {
-        let before = self.take(space, &key);
-        let after = Version {
-            value: Bytes::copy_from_slice(value),
-            revision,
-            created: before.as_ref().map_or(revision, |before| before.created),
-            count: before.as_ref().map_or(1, |before| before.count + 1),
-            lease,
-        };
+        let value = Bytes::copy_from_slice(value);
+        let mut after = Version { value, revision, created: revision, count: 1, lease };
+        // In place, where the key is there: to take it out and put it in again turns the tree twice.
+        let before = self.keys_mut(space).get_mut(&key).map(|version| {
+            (after.created, after.count) = (version.created, version.count + 1);
+            std::mem::replace(version, after.clone())
+        });
+        match &before {
+            Some(before) => {
+                self.bytes = self.bytes - size(&key, &before.value) + size(&key, &after.value);
+                if let Some(lease) = before.lease {
+                    self.leases.detach(lease, space, &key);
+                }
+                if let Some(lease) = after.lease {
+                    self.leases.attach(lease, space, &key);
+                }
+            }
+            None => self.insert(space, key.clone(), after.clone()),
+        }
         let created = before.is_none();
-        self.insert(space, key.clone(), after.clone());
         self.remember(space, KeyChange { revision, key, before, after: Some(after) });
         created
     }

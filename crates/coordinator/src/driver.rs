@@ -304,7 +304,10 @@ impl Driver {
 
     fn take_log_event(&mut self, event: log::Event) {
         match event {
-            log::Event::Persisted { number } => self.handle(Event::Persisted { number }),
+            log::Event::Persisted { number } => {
+                self.log.note_persisted(number);
+                self.handle(Event::Persisted { number });
+            }
             log::Event::SnapshotSaved { index } => self.handle(Event::SnapshotSaved { index }),
             log::Event::SnapshotEncoded(snapshot) => {
                 self.handle(Event::SnapshotEncoded { snapshot: *snapshot });
@@ -378,7 +381,12 @@ impl Driver {
         let mut answers = Answers::new();
         while let Some(action) = self.replica.poll_action() {
             match action {
-                Action::Persist(persist) => self.log.persist(persist),
+                Action::Persist(persist) => {
+                    let number = persist.number;
+                    if self.log.persist(persist) {
+                        self.handle(Event::Persisted { number });
+                    }
+                }
                 Action::Send { to, message, bulk: true } => self.peers.send_bulk(to, message),
                 Action::Send { to, message, bulk: false } => {
                     if self.peers.send(to, message) {

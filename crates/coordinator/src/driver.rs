@@ -39,7 +39,8 @@ const LATE: Duration = Duration::from_millis(20);
 /// Requests under way from which on there is a crowd.
 const CROWD_MIN: usize = 8;
 /// How long this thread lets a crowd gather: it goes before the one that reads requests, which
-/// would otherwise hand them over one by one, each with a write and messages of its own.
+/// would otherwise hand them over one by one, each with a write and messages of its own. Questions
+/// share rounds without it: the next one gathers while one is under way.
 const CROWD_PAUSE: Duration = Duration::from_micros(200);
 /// Time between two tries to hand leadership to a voter whose disk has space.
 const HANDOVER_EVERY: Duration = Duration::from_secs(2);
@@ -206,7 +207,8 @@ impl Driver {
         self.act();
         loop {
             let Some(wake) = self.sleep(&mut inlets).await else { break };
-            if matches!(wake, Wake::Ask(_)) && self.waiting.len() >= CROWD_MIN {
+            let is_change = matches!(wake, Wake::Ask(Ask::Propose { .. }));
+            if is_change && self.waiting.len() >= CROWD_MIN {
                 std::thread::sleep(CROWD_PAUSE);
             }
             if self.take(wake, &mut inlets.round_trips).is_break() || self.drain(&mut inlets) {

@@ -12,12 +12,12 @@ use anyhow::Result;
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     crate::setup::install_for_etcd()?;
     // One after the other: built together, the benchmark's features would be in the product too.
-    crate::cargo(&["build", "--release", "--package", "evenkeel"])?;
-    crate::cargo(&["build", "--release", "--package", "evenkeel-bench"])?;
+    crate::cargo(&["build", "--profile", "dist", "--package", "evenkeel"])?;
+    crate::cargo(&["build", "--profile", "dist", "--package", "evenkeel-bench"])?;
     let target = target();
-    let release = target.join("release");
-    let mut bench = Command::new(release.join("evenkeel-bench"));
-    bench.arg("--evenkeel").arg(release.join("evenkeel"));
+    let shipped = target.join("dist");
+    let mut bench = Command::new(shipped.join("evenkeel-bench"));
+    bench.arg("--evenkeel").arg(shipped.join("evenkeel"));
     bench.arg("--folder").arg(target.join("bench-etcd"));
     crate::run(bench.args(arguments))
 }

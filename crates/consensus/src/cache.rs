@@ -32,6 +32,8 @@ pub(crate) struct LogCache {
     before: Position,
     /// Those behind it, without a gap.
     entries: VecDeque<Entry>,
+    /// Bytes of their data.
+    bytes: usize,
     hard_state: HardState,
     /// Who took part at the snapshot with which this process began.
     members: ConfState,
@@ -48,9 +50,11 @@ impl LogCache {
         hard_state: HardState,
         members: &Members,
     ) -> Self {
+        let entries: VecDeque<Entry> = entries.into_iter().collect();
         Self {
             before,
-            entries: entries.into_iter().collect(),
+            bytes: entries.iter().map(|entry| entry.data.len()).sum(),
+            entries,
             hard_state,
             members: members.to_raft(),
             snapshot: None,
@@ -75,10 +79,11 @@ impl LogCache {
     /// Appends entries; they replace those at the same positions and all behind them.
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         if let Some(first) = entries.first() {
-            while self.entries.back().is_some_and(|last| last.index >= first.index) {
-                self.entries.pop_back();
+            while let Some(last) = self.entries.pop_back_if(|last| last.index >= first.index) {
+                self.bytes -= last.data.len();
             }
             assert_eq!(self.last().index + 1, first.index, "the log must have no gap");
+            self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
             self.entries.extend(entries.iter().cloned());
         }
     }
@@ -87,7 +92,13 @@ impl LogCache {
     pub(crate) fn reset(&mut self, position: Position) {
         self.before = position;
         self.entries.clear();
+        self.bytes = 0;
         self.snapshot = None;
+    }
+
+    /// Returns whether it holds more than so many entries or bytes.
+    pub(crate) fn exceeds(&self, entries: usize, bytes: usize) -> bool {
+        self.entries.len() > entries || self.bytes > bytes
     }
 
     /// Forgets the entries up to `index`, but for a tail of at most so many entries and bytes.
@@ -106,6 +117,7 @@ impl LogCache {
     fn compact(&mut self, through: u64) {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.index <= through) {
             self.before = Position { index: entry.index, term: entry.term };
+            self.bytes -= entry.data.len();
         }
         self.snapshot = self
             .snapshot

@@ -52,7 +52,11 @@ pub struct Limits {
     pub compact_entries: u64,
     /// … or after this many bytes of entries, or as many as the key space holds, if that is more.
     pub compact_bytes: usize,
-    /// How many entries before a snapshot are kept for followers that are a little behind …
+    /// More entries than this are not held in memory …
+    pub held_entries: usize,
+    /// … nor more than this many bytes of them: the applied ones go then, but for a tail.
+    pub held_bytes: usize,
+    /// How many applied entries are kept for followers that are a little behind …
     pub tail_entries: u64,
     /// … unless they take more than this many bytes together.
     pub tail_bytes: usize,
@@ -66,9 +70,11 @@ impl Limits {
         pending_max: 4096,
         pending_bytes_max: 32 << 20,
         state: StateLimits::STANDARD,
-        compact_entries: 20_000,
-        compact_bytes: 8 << 20,
-        tail_entries: 1000,
+        compact_entries: 100_000,
+        compact_bytes: 16 << 20,
+        held_entries: 20_000,
+        held_bytes: 8 << 20,
+        tail_entries: 5000,
         tail_bytes: 4 << 20,
     };
 }

@@ -261,6 +261,7 @@ impl World {
                 ..StateLimits::STANDARD
             },
             compact_entries: if rng.chance(1, 2) { 2 + rng.below(20) } else { 200 },
+            held_entries: if rng.chance(1, 2) { 1 + rng.index(30) } else { 200 },
             tail_entries: rng.below(10),
             ..Limits::STANDARD
         };

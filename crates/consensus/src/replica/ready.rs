@@ -34,6 +34,7 @@ impl Replica {
         self.tell_members();
         self.answer_reads();
         self.offer_snapshot();
+        self.trim_log();
         self.save_snapshot();
     }
 
@@ -323,6 +324,16 @@ impl Replica {
             Some(_) | None => self.members(),
         };
         State { index, term, members, keys: self.keys.clone() }
+    }
+
+    /// Keeps the log in memory short: what is applied is on disk, and whoever lacks more than the
+    /// tail gets a snapshot.
+    fn trim_log(&mut self) {
+        let Limits { held_entries, held_bytes, tail_entries, tail_bytes, .. } = self.limits;
+        if self.raft.store().exceeds(held_entries, held_bytes) {
+            let applied = self.applied.index;
+            self.raft.mut_store().compact_to_tail(applied, tail_entries, tail_bytes);
+        }
     }
 
     /// Begins to save a snapshot if the log has grown enough since the last one.

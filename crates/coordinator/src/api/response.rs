@@ -182,7 +182,10 @@ impl Reply {
             headers.insert(header::ETAG, etag_value(etag));
         }
         if let Some(revision) = self.store_revision {
-            headers.insert(REVISION, revision.into());
+            let mut value = HeaderValue::from(revision);
+            // HTTP/2 then leaves it out of its table of headers: it never comes again.
+            value.set_sensitive(true);
+            headers.insert(REVISION, value);
         }
         if self.replayed {
             headers.insert(REPLAYED, HeaderValue::from_static("true"));

@@ -243,3 +243,35 @@ impl Storage for LogCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64, length: usize) -> Entry {
+        let data = Bytes::from(vec![1; length]);
+        into_raft(log::Entry { index, term, kind: EntryKind::Command, data })
+    }
+
+    #[test]
+    fn what_is_held_is_counted_and_cut_to_a_tail() {
+        let log = (2..=6).map(|index| entry(index, 1, 10));
+        let members = Members::default();
+        let mut cache = LogCache::new(Position::GENESIS, log, HardState::default(), &members);
+        let check = |cache: &LogCache, first: u64, entries: usize, bytes: usize| {
+            assert_eq!(cache.before.index + 1, first);
+            assert!(cache.exceeds(entries - 1, bytes) && cache.exceeds(entries, bytes - 1));
+            assert!(!cache.exceeds(entries, bytes));
+        };
+        check(&cache, 2, 5, 50);
+        // The end of another leader's log takes the place of some of it.
+        cache.append(&[entry(5, 2, 7)]);
+        check(&cache, 2, 4, 37);
+        cache.compact_to_tail(4, 2, 100);
+        check(&cache, 3, 3, 27);
+        cache.compact_to_tail(5, 9, 16);
+        check(&cache, 5, 1, 7);
+        cache.reset(Position { index: 9, term: 3 });
+        assert!(!cache.exceeds(0, 0));
+    }
+}

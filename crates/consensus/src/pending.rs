@@ -47,6 +47,11 @@ impl Proposals {
         Ok(())
     }
 
+    /// Returns how many changes wait or are in the log and not applied.
+    pub(crate) fn under_way(&self) -> usize {
+        self.waiting.len() + self.appended.len()
+    }
+
     /// Takes out changes of at most `bytes_max` together, but at least one if there is any.
     pub(crate) fn take_batch(&mut self, bytes_max: usize) -> Vec<Proposal> {
         let mut batch: Vec<Proposal> = Vec::new();

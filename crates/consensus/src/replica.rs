@@ -231,6 +231,7 @@ pub struct Replica {
     /// The last entry that `keys` holds.
     applied: Position,
     proposals: Proposals,
+    news: ready::CommitNews,
     reads: Reads,
     leases: LeaseClock,
     /// The latest time that was told.
@@ -346,7 +347,8 @@ impl Replica {
         }
         let raft = self.timer.deadline(&self.raft.raft);
         let lease = self.leases.poll_timeout().filter(|_| self.told.is_leader);
-        Some(lease.map_or(raft, |lease| lease.min(raft)))
+        let news = self.news.due.filter(|_| self.leads());
+        lease.into_iter().chain(news).chain([raft]).min()
     }
 
     /// Does what is due at `now`; harmless when early. A shell that was paused should hand over

@@ -1,6 +1,7 @@
 //! What follows from what was taken in: writes, messages, applied entries, answers.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
 use prost::bytes::Bytes;
@@ -19,11 +20,27 @@ use crate::settings::{Defect, Limits, MemberId};
 use crate::wire::command::decode_command;
 use crate::wire::message::encode_message;
 
+/// Changes under way from which on more are expected at once.
+const CROWD_MIN: usize = 8;
+
+/// How long followers may wait then for the news of what is committed.
+const NEWS_WAIT: Duration = Duration::from_millis(2);
+
+/// What a leader has told its followers of what is committed.
+#[derive(Debug, Default)]
+pub(super) struct CommitNews {
+    /// The last entry of which they know it, or soon will.
+    told: u64,
+    /// When they must be told more.
+    pub(super) due: Option<Timestamp>,
+}
+
 impl Replica {
     /// Turns everything that was taken in into actions.
     pub(super) fn advance(&mut self) {
         self.drop_stale_requests();
-        self.append_proposals();
+        let appended = self.append_proposals();
+        self.tell_committed(appended);
         self.start_read_round();
         while self.raft.has_ready() {
             let ready = self.raft.ready();
@@ -38,12 +55,30 @@ impl Replica {
         self.save_snapshot();
     }
 
-    /// Hands waiting proposals to Raft, as many at once as fit into one message.
-    fn append_proposals(&mut self) {
+    /// Tells the followers what is committed, where Raft itself would at once send each a message
+    /// for that alone, and get an answer: entries that are appended soon carry it as well.
+    fn tell_committed(&mut self, appended: bool) {
+        let committed = self.raft.raft.raft_log.committed;
+        if appended || !self.leads() || committed <= self.news.told {
+            self.news = CommitNews { told: committed, due: None };
+            return;
+        }
+        let wait = if self.proposals.under_way() >= CROWD_MIN { NEWS_WAIT } else { Duration::ZERO };
+        let now = self.now;
+        if *self.news.due.get_or_insert(now + wait) <= now {
+            self.raft.raft.bcast_append();
+            self.news = CommitNews { told: committed, due: None };
+        }
+    }
+
+    /// Hands waiting proposals to Raft, as many at once as fit into one message. Returns whether
+    /// there were any that it took.
+    fn append_proposals(&mut self) -> bool {
+        let mut any = false;
         loop {
             let batch = self.proposals.take_batch(MESSAGE_BYTES as usize);
             if batch.is_empty() {
-                return;
+                return any;
             }
             let entries: Vec<eraftpb::Entry> = batch
                 .iter()
@@ -58,6 +93,7 @@ impl Replica {
             message.set_entries(entries.into());
             // A follower would forward the proposal; its answer could then not be known.
             let appended = self.leads() && self.raft.raft.step(message).is_ok();
+            any |= appended;
             let (leader, term) =
                 (self.leader().filter(|leader| *leader != self.member), self.term());
             for (index, proposal) in (first..).zip(batch) {

@@ -8,6 +8,7 @@ use raft::{Config, RawNode, ReadOnlyOption};
 
 use super::lease_clock::LeaseClock;
 use super::members::Heard;
+use super::ready::CommitNews;
 use super::rejoin::Rejoin;
 use super::{Action, Counters, Replica, Role, Saves};
 use crate::cache::{LogCache, Position, into_raft};
@@ -67,6 +68,7 @@ pub(super) fn start(
         keys,
         applied: base,
         proposals: Proposals::default(),
+        news: CommitNews::default(),
         reads: Reads::default(),
         leases: LeaseClock::default(),
         now,
@@ -116,6 +118,8 @@ fn config(member: MemberId, applied: u64) -> Config {
         max_inflight_msgs: INFLIGHT_MAX,
         check_quorum: true,
         pre_vote: true,
+        // See `Replica::tell_committed`.
+        skip_bcast_commit: true,
         read_only_option: ReadOnlyOption::Safe,
         ..Config::new(member.0)
     }

@@ -68,6 +68,32 @@ fn proposals_and_reads_that_come_together_share_messages() {
 }
 
 #[test]
+fn news_of_what_is_committed_waits_for_a_crowd_but_not_for_long() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.settle();
+    let revisions = |group: &Group| -> BTreeSet<u64> {
+        group.members.values().map(|member| member.replica.keys().revision()).collect()
+    };
+    group.sent = 0;
+    for number in 0..20 {
+        group.propose(leader, put(&format!("k{number}"), "v"));
+    }
+    group.settle();
+    assert_eq!(revisions(&group), [0, 20].into(), "the leader has told nobody yet");
+    assert_eq!(group.sent, 4, "the entries and their acknowledgements");
+    // The next ones carry it.
+    for number in 0..20 {
+        group.propose(leader, put(&format!("k{number}"), "w"));
+    }
+    group.settle();
+    assert_eq!(revisions(&group), [20, 40].into());
+    // Without any it comes by itself, long before a heartbeat does.
+    group.run(Duration::from_millis(3));
+    assert_eq!(revisions(&group), [40].into());
+}
+
+#[test]
 fn nothing_is_promised_before_it_is_written() {
     let mut group = Group::new(3);
     let leader = group.elect();

@@ -153,19 +153,21 @@ impl Recovery {
         }
     }
 
-    /// Asks every other host whether it is there. Must be called within a runtime.
+    /// Asks every other host whether it is there, and returns how many are. Must be called within a
+    /// runtime.
     ///
     /// # Errors
     /// There is a leader, or there are other voters: the system must not go on without them.
-    pub async fn check_nobody_answers(&self) -> Result<(), RecoverError> {
+    pub async fn check_nobody_leads(&self) -> Result<usize, RecoverError> {
         let Owner { system, host } = &self.owner;
-        let Some(place) = self.system.hosts.get(host) else { return Ok(()) };
+        let Some(place) = self.system.hosts.get(host) else { return Ok(0) };
         let protection = Protection::check(Wanted::Joined, self.folder.path(), &self.system, host)?;
         let trust = protection.open(&self.system, place)?;
         let others = self.system.hosts.values().filter(|other| other.name != *host);
         let others: Vec<Voter> = others.map(|other| place_of(&self.system, other)).collect();
         let sightings = survivor::look_for(system, others, trust).await;
-        self.judge(sightings)
+        let count = sightings.len();
+        self.judge(sightings).map(|()| count)
     }
 
     fn judge(&self, sightings: Vec<Sighting>) -> Result<(), RecoverError> {

@@ -22,21 +22,31 @@ pub(crate) fn run(arguments: &RecoverArguments) -> Outcome {
     let recovery = Recovery::examine(&arguments.data).map_err(refuse)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the event loop")?;
-    let checked = runtime.block_on(recovery.check_nobody_answers());
+    let checked = runtime.block_on(recovery.check_nobody_leads());
     drop(runtime);
     let report = recovery.report();
     if arguments.dry_run {
         show(arguments, &report, None)?;
-        checked.map_err(refuse)?;
+        warn(checked.map_err(refuse)?);
         if !arguments.json {
             show::say("nothing was changed: without --dry-run this is done");
         }
         return Ok(ExitCode::SUCCESS);
     }
-    checked.map_err(refuse)?;
+    warn(checked.map_err(refuse)?);
     let lineage = recovery.carry_out(random()).map_err(refuse)?;
     show(arguments, &report, Some(&lineage))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what nobody but a person can tell: a lone survivor from a host that is cut off.
+fn warn(answering: usize) {
+    if answering == 0 {
+        show::say(
+            "warning: no other host answers; if this one is only cut off from them, what they agree \
+             on meanwhile is lost once they hear of it again",
+        );
+    }
 }
 
 fn refuse(error: RecoverError) -> Failure {

@@ -116,6 +116,11 @@ pub(crate) fn a_system_goes_on_from_a_lone_survivor(rig: &mut Rig) {
     });
     assert!(shown.out.contains("would be the only voter"), "{shown:?}");
     assert!(shown.err.contains("nothing was changed"), "{shown:?}");
+    assert!(!shown.err.contains("no other host answers"), "{shown:?}");
+    rig.power_off(&spare);
+    let shown = recover(&["--dry-run"]);
+    assert!(shown.err.contains("warning: no other host answers"), "{shown:?}");
+    rig.power_on(&spare);
     let done = recover(&[]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.out.contains("is the only voter, of lineage 1."), "{done:?}");

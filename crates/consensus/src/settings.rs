@@ -71,7 +71,7 @@ impl Limits {
         pending_bytes_max: 32 << 20,
         state: StateLimits::STANDARD,
         compact_entries: 100_000,
-        compact_bytes: 16 << 20,
+        compact_bytes: 8 << 20,
         held_entries: 20_000,
         held_bytes: 8 << 20,
         tail_entries: 5000,

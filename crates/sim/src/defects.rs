@@ -57,7 +57,7 @@ pub const VARIANTS: &[Variant] = &[
     system(SystemDefect::AdoptsNothing, &[" starts "]),
     system(SystemDefect::RepeatsEverything, &["resurrected", "stale", "real-time order", "twice"]),
     system(SystemDefect::GivesUpAtOnce, &["was fit all the time"]),
-    system(SystemDefect::ForgetsLostTries, &["was refused", "real-time order"]),
+    system(SystemDefect::ForgetsLostTries, &["was refused", "real-time order", "unwritten value"]),
 ];
 
 const fn consensus(defect: MemberDefect, words: &'static [&'static str]) -> Variant {

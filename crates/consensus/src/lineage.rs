@@ -2,10 +2,11 @@
 //!
 //! Nobody can do this by a protocol: it gives up the promise that an acknowledged change is never
 //! lost, since a majority may have agreed on changes that the survivor was never sent. So a person
-//! says it, once, of one member. From then on that member's state is a *lineage* of its own: no member of
-//! an earlier one takes part in it with the log that it has, and each begins anew once it hears of
-//! the later one.
+//! says it, once, of one member. From then on that member's state is a *lineage* of its own: no
+//! member of an earlier one takes part in it with the log that it has, and each begins anew once it
+//! hears of the later one.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::keys::KeySpace;
@@ -31,6 +32,29 @@ impl Lineage {
     }
 }
 
+/// What it means to a member that another one is of some lineage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// They may speak.
+    Kin,
+    /// The other one's state is given up: it must not be listened to.
+    Earlier,
+    /// This member's own state is given up: it must take part no more.
+    Later,
+}
+
+/// Judges a meeting; `None` is the lineage of a member that has no state yet and takes it from
+/// anybody.
+#[must_use]
+pub fn meet(own: Option<Lineage>, theirs: Option<Lineage>) -> Meeting {
+    let (Some(own), Some(theirs)) = (own, theirs) else { return Meeting::Kin };
+    match theirs.cmp(&own) {
+        Ordering::Equal => Meeting::Kin,
+        Ordering::Less => Meeting::Earlier,
+        Ordering::Greater => Meeting::Later,
+    }
+}
+
 impl fmt::Display for Lineage {
     /// `2.9c3f01ab`: how many there were before, and what tells it from others of that number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,8 +71,6 @@ pub struct Survivor {
     pub keys: KeySpace,
     /// The last entry of the log.
     pub index: u64,
-    /// That entry's term.
-    pub term: u64,
     /// How many entries at its end this member did not know to be agreed.
     pub unsure: u64,
     /// The latest term that it has seen.
@@ -98,7 +120,7 @@ impl Survivor {
             return Err(RestoreError::Lost { commit: agreed, last: index }.into());
         }
         let seen = vote.map_or(0, |vote| vote.term).max(term);
-        Ok(Self { keys, index, term, unsure: index - agreed, seen })
+        Ok(Self { keys, index, unsure: index - agreed, seen })
     }
 
     /// Returns what the member goes on from, alone, as the only voter of another lineage.
@@ -148,7 +170,7 @@ mod tests {
     fn everything_in_the_log_is_kept() {
         let log = vec![put(2, 2, "1"), put(3, 2, "2"), put(4, 3, "3")];
         let survivor = Survivor::examine(restored(2, log), LIMITS).unwrap();
-        assert_eq!((survivor.index, survivor.term, survivor.unsure), (4, 3, 2));
+        assert_eq!((survivor.index, survivor.unsure), (4, 2));
         let before = survivor.keys.revision();
         let lineage = Lineage::FIRST.next(7);
         let snapshot = survivor.succeed(MemberId(2), lineage);
@@ -182,6 +204,10 @@ mod tests {
         let third = second.next(1);
         assert!(Lineage::FIRST < second && second < third);
         assert_ne!(second, Lineage::FIRST.next(8));
+        assert_eq!(meet(Some(second), Some(second)), Meeting::Kin);
+        assert_eq!(meet(Some(second), Some(Lineage::FIRST)), Meeting::Earlier);
+        assert_eq!(meet(Some(second), Some(third)), Meeting::Later);
+        assert_eq!([meet(None, Some(third)), meet(Some(second), None)], [Meeting::Kin; 2]);
         assert_eq!([Lineage::FIRST, second].map(|it| it.to_string()), ["0", "1.00000009"]);
     }
 }

@@ -169,7 +169,7 @@ pub enum Action {
 /// is one, the snapshot (durable, as a file of its own), then [`Self::records`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Persist {
-    /// Rises by one, from 1 on after each start.
+    /// Rises, from 1 on after each start. Those that need no write are left out.
     pub number: u64,
     /// The vote from here on.
     pub vote: Option<Vote>,
@@ -190,6 +190,11 @@ pub fn describe(message: &[u8]) -> String {
 }
 
 impl Persist {
+    /// Returns whether nothing in it must be durable.
+    const fn is_passing(&self) -> bool {
+        !self.must_sync && self.entries.is_empty() && self.snapshot.is_none()
+    }
+
     /// Returns what to append to the log, in this order.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let reset = self
@@ -239,6 +244,8 @@ pub struct Replica {
     actions: VecDeque<Action>,
     /// Messages that promise what is still being written.
     held: VecDeque<Held>,
+    /// News of the last vote that is to go with the next write: only how far the log is committed.
+    passing: Option<Vote>,
     /// The latest term that is on disk.
     durable_term: u64,
     installing: Option<Installing>,

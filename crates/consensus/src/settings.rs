@@ -35,6 +35,10 @@ pub struct Settings {
     pub defect: Option<Defect>,
 }
 
+/// Requests under way from which on there is a crowd: more are expected at once, and it pays to
+/// let them gather.
+pub const CROWD_MIN: usize = 8;
+
 /// The bounds of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -151,3 +151,22 @@ fn a_leader_is_not_removed_before_it_has_handed_over() {
     group.change(follower, MembersChange::RemoveVoter(leader));
     assert_eq!(group.members[&follower].replica.members().voters.len(), 2);
 }
+
+#[test]
+fn who_votes_is_durable_as_soon_as_it_counts() {
+    let (mut group, leader) = group_and_newcomer(30);
+    let dead = follower_of(leader);
+    let third = MemberId(6 - leader.0 - dead.0);
+    group.cut.insert(dead);
+    group.run(Duration::from_secs(1));
+    group.change(leader, MembersChange::AddLearner(NEW));
+    group.change(leader, MembersChange::Promote { learner: NEW, in_place_of: Some(dead) });
+    // Nothing was written since, and the leader is gone as well: of those that vote by now a
+    // majority is left, of those that voted first one.
+    group.cut.insert(leader);
+    for member in [third, NEW] {
+        group.restart(member);
+    }
+    let second = group.elect();
+    assert!(matches!(group.execute(second, put("a", "1")), Answer::Written { .. }));
+}

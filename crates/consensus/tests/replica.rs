@@ -112,6 +112,54 @@ fn nothing_is_promised_before_it_is_written() {
 }
 
 #[test]
+fn what_must_not_be_durable_waits_for_no_write() {
+    let mut group = Group::new(3);
+    let leader = group.elect();
+    group.execute(leader, put("a", "1"));
+    for member in group.members.values_mut() {
+        member.hold_writes = true;
+    }
+    let read = group.read(leader, "a");
+    group.run(Duration::from_secs(1));
+    assert!(matches!(group.answers[&read], Answer::Value { .. }));
+    assert!(group.members.values().all(|member| member.written.is_empty()), "nothing is written");
+    // That the first change is committed goes with the second one.
+    let applied = group.members[&leader].replica.applied();
+    group.propose(leader, put("a", "2"));
+    group.settle();
+    for member in group.members.values() {
+        let votes = member.records.iter().filter_map(|record| match Record::decode(record) {
+            Ok(Record::Vote(vote)) => Some(vote.commit),
+            Ok(Record::Reset { .. } | Record::Entry(_)) | Err(_) => None,
+        });
+        assert_eq!((votes.last(), member.written.len()), (Some(applied), 1));
+    }
+}
+
+#[test]
+fn a_log_that_is_not_saved_yet_is_not_all_held_either() {
+    let limits =
+        Limits { compact_entries: 1000, held_entries: 50, tail_entries: 5, ..Limits::STANDARD };
+    let mut group = Group::with_limits(3, limits);
+    let leader = group.elect();
+    let behind = follower_of(leader);
+    group.cut.insert(behind);
+    for number in 0..100 {
+        group.execute(leader, put(&format!("k{number}"), "v"));
+    }
+    group.cut.clear();
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.bulk, 1, "what the follower lacks is held no more");
+    let mut others = group.members.iter().filter(|(id, _)| **id != behind);
+    assert!(others.all(|(_, member)| member.compacted == 0), "it is on their disks");
+    assert_eq!(group.members[&behind].replica.keys(), group.members[&leader].replica.keys());
+    group.restart(leader);
+    assert_eq!(group.members[&leader].replica.applied(), 1, "from its log alone");
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.members[&behind].replica.keys(), group.members[&leader].replica.keys());
+}
+
+#[test]
 fn a_leader_without_a_quorum_steps_down_and_says_what_it_does_not_know() {
     let mut group = Group::new(3);
     let leader = group.elect();

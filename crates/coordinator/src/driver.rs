@@ -15,7 +15,7 @@ use evenkeel_consensus::command::{Command, Query, RequestId};
 use evenkeel_consensus::lineage::Lineage;
 use evenkeel_consensus::members::{Members, MembersChange, MembersRefusal};
 use evenkeel_consensus::replica::{Action, Event, Replica};
-use evenkeel_consensus::settings::MemberId;
+use evenkeel_consensus::settings::{CROWD_MIN, MemberId};
 use evenkeel_consensus::wire::carries_entries;
 use evenkeel_model::name::HostName;
 use evenkeel_model::time::Timestamp;
@@ -36,8 +36,6 @@ const INBOX_MAX: usize = 1024;
 const BATCH_MAX: usize = 512;
 /// A thread that wakes up this late was held, and first hears what has arrived meanwhile.
 const LATE: Duration = Duration::from_millis(20);
-/// Requests under way from which on there is a crowd.
-const CROWD_MIN: usize = 8;
 /// How long this thread lets a crowd gather: it goes before the one that reads requests, which
 /// would otherwise hand them over one by one, each with a write and messages of its own. Questions
 /// share rounds without it: the next one gathers while one is under way.
@@ -306,10 +304,7 @@ impl Driver {
 
     fn take_log_event(&mut self, event: log::Event) {
         match event {
-            log::Event::Persisted { number } => {
-                self.log.note_persisted(number);
-                self.handle(Event::Persisted { number });
-            }
+            log::Event::Persisted { number } => self.handle(Event::Persisted { number }),
             log::Event::SnapshotSaved { index } => self.handle(Event::SnapshotSaved { index }),
             log::Event::SnapshotEncoded(snapshot) => {
                 self.handle(Event::SnapshotEncoded { snapshot: *snapshot });
@@ -383,12 +378,7 @@ impl Driver {
         let mut answers = Answers::new();
         while let Some(action) = self.replica.poll_action() {
             match action {
-                Action::Persist(persist) => {
-                    let number = persist.number;
-                    if self.log.persist(persist) {
-                        self.handle(Event::Persisted { number });
-                    }
-                }
+                Action::Persist(persist) => self.log.persist(persist),
                 Action::Send { to, message, bulk: true } => self.peers.send_bulk(to, message),
                 Action::Send { to, message, bulk: false } => {
                     if self.peers.send(to, message) {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use evenkeel_consensus::log::{Snapshot, State, Vote};
+use evenkeel_consensus::log::{Snapshot, State};
 use evenkeel_consensus::replica::Persist;
 
 pub use error::OpenError;
@@ -88,11 +88,6 @@ pub enum Space {
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
-    /// The last write that was queued, and the last one of those that is durable.
-    queued: u64,
-    durable: u64,
-    /// News of the last vote that is to go with the next write: only how far the log is committed.
-    passing: Option<Vote>,
     jobs: mpsc::Sender<Job>,
     chores: mpsc::Sender<Chore>,
     threads: Vec<JoinHandle<()>>,
@@ -133,29 +128,12 @@ impl Log {
         let housekeeper =
             spawn("log-housekeeper", move || critical::run(|| housekeeper.run(&chore_queue)))?;
         let writer = spawn("log-writer", move || critical::run_first(|| writer.run(&job_queue)))?;
-        let threads = vec![writer, housekeeper];
-        Ok((Self { queued: 0, durable: 0, passing: None, jobs, chores, threads }, recovered))
+        Ok((Self { jobs, chores, threads: vec![writer, housekeeper] }, recovered))
     }
 
-    /// Queues a write; told by [`Event::Persisted`]. Returns whether it is done at once, and is not
-    /// told: there is nothing in it that must be durable, and nothing before it is under way. How
-    /// far the log is committed is news that others have too: it goes with the next write.
-    #[must_use]
-    pub fn persist(&mut self, mut persist: Persist) -> bool {
-        if self.durable >= self.queued && is_passing(&persist) {
-            self.passing = persist.vote.or(self.passing);
-            return true;
-        }
-        let passing = self.passing.take();
-        persist.vote = persist.vote.or(passing);
-        self.queued = persist.number;
+    /// Queues a write; told by [`Event::Persisted`].
+    pub fn persist(&self, persist: Persist) {
         self.send(Job::Persist(Box::new(persist)));
-        false
-    }
-
-    /// Takes note that every write up to this one is durable.
-    pub fn note_persisted(&mut self, number: u64) {
-        self.durable = number;
     }
 
     /// Queues a snapshot of this member's own state; told by [`Event::SnapshotSaved`]. One that
@@ -181,12 +159,6 @@ impl Log {
 
     /// Writes what is queued and ends the threads.
     pub fn close(mut self) {
-        if let Some(vote) = self.passing.take() {
-            let (number, vote) = (self.queued, Some(vote));
-            let last =
-                Persist { number, vote, entries: Vec::new(), snapshot: None, must_sync: true };
-            self.send(Job::Persist(Box::new(last)));
-        }
         self.send(Job::Close);
         self.chore(Chore::Close);
         for thread in self.threads.drain(..) {
@@ -204,11 +176,6 @@ impl Log {
     fn chore(&self, chore: Chore) {
         drop(self.chores.send(chore));
     }
-}
-
-/// Returns whether nothing in it must be durable.
-const fn is_passing(persist: &Persist) -> bool {
-    !persist.must_sync && persist.entries.is_empty() && persist.snapshot.is_none()
 }
 
 /// Reads the log in a folder. Changes nothing; nobody may be writing to it.

@@ -73,18 +73,16 @@ impl Fixture {
     }
 
     /// Writes and waits until it is durable.
-    fn persist(&mut self, opened: &mut Opened, vote: Option<Vote>, entries: Vec<Entry>) {
+    fn persist(&mut self, opened: &Opened, vote: Option<Vote>, entries: Vec<Entry>) {
         self.queue(opened, vote, entries);
         let number = self.persists;
         wait_for(&opened.events, &Event::Persisted { number });
-        opened.log.note_persisted(number);
     }
 
-    fn queue(&mut self, opened: &mut Opened, vote: Option<Vote>, entries: Vec<Entry>) {
+    fn queue(&mut self, opened: &Opened, vote: Option<Vote>, entries: Vec<Entry>) {
         self.persists += 1;
         let number = self.persists;
-        let write = Persist { number, vote, entries, snapshot: None, must_sync: true };
-        assert!(!opened.log.persist(write), "it is not durable yet");
+        opened.log.persist(Persist { number, vote, entries, snapshot: None, must_sync: true });
     }
 
     fn segments(&self) -> Vec<PathBuf> {
@@ -154,15 +152,15 @@ fn used(bytes: &[u8]) -> usize {
 #[test]
 fn everything_durable_is_there_again() {
     let mut fixture = Fixture::new("again");
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     assert_eq!(opened.restored, Restored::default());
     // Over several segments, one of them with an entry that is larger than a segment.
     for index in 1..=100 {
         let length = if index == 50 { 200 << 10 } else { 3000 };
-        fixture.persist(&mut opened, vote(1, index - 1), vec![entry(index, 1, length)]);
+        fixture.persist(&opened, vote(1, index - 1), vec![entry(index, 1, length)]);
     }
     // A new leader replaces what was not committed.
-    fixture.persist(&mut opened, vote(2, 90), vec![entry(95, 2, 10), entry(96, 2, 10)]);
+    fixture.persist(&opened, vote(2, 90), vec![entry(95, 2, 10), entry(96, 2, 10)]);
     opened.log.close();
     assert!(fixture.segments().len() > 4);
 
@@ -180,9 +178,9 @@ fn everything_durable_is_there_again() {
 #[test]
 fn an_incomplete_last_write_is_cut() {
     let mut fixture = Fixture::new("torn");
-    let mut opened = fixture.open();
-    fixture.persist(&mut opened, vote(1, 0), vec![entry(1, 1, 100)]);
-    fixture.persist(&mut opened, None, vec![entry(2, 1, 3000)]);
+    let opened = fixture.open();
+    fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
+    fixture.persist(&opened, None, vec![entry(2, 1, 3000)]);
     opened.log.close();
     let path = fixture.segments().remove(0);
     let whole = fs::read(&path).unwrap();
@@ -202,8 +200,8 @@ fn an_incomplete_last_write_is_cut() {
         assert_eq!(recovered.restored.entries, [entry(1, 1, 100)], "case {case}");
         assert_eq!(recovered.cut.unwrap().bytes.start, 2 * SECTOR, "case {case}");
         // The log goes on in the place of what was cut, and the cut is made once.
-        let mut opened = Opened { log, events, restored: recovered.restored };
-        fixture.persist(&mut opened, None, vec![entry(2, 1, 5)]);
+        let opened = Opened { log, events, restored: recovered.restored };
+        fixture.persist(&opened, None, vec![entry(2, 1, 5)]);
         opened.log.close();
         let opened = fixture.open();
         assert_eq!(opened.restored.entries, [entry(1, 1, 100), entry(2, 1, 5)]);
@@ -216,46 +214,34 @@ fn an_incomplete_last_write_is_cut() {
 #[test]
 fn news_of_what_is_committed_costs_no_write_of_its_own() {
     let mut fixture = Fixture::new("news");
-    let mut opened = fixture.open();
-    fixture.persist(&mut opened, vote(1, 0), vec![entry(1, 1, 100)]);
+    let opened = fixture.open();
+    fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
     let before = contents(&fixture.folder);
-    let news = |number, commit| {
-        let vote = vote(1, commit);
-        Persist { number, vote, entries: Vec::new(), snapshot: None, must_sync: false }
-    };
-    assert!(opened.log.persist(news(2, 1)), "nothing is under way");
     fixture.persists += 1;
+    let number = fixture.persists;
+    let (vote_of_news, entries) = (vote(1, 1), Vec::new());
+    let news = Persist { number, vote: vote_of_news, entries, snapshot: None, must_sync: false };
+    opened.log.persist(news);
+    wait_for(&opened.events, &Event::Persisted { number });
     let segments = |contents: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<Vec<u8>> {
         let of_log = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("seg");
         contents.iter().filter(|(path, _)| of_log(path)).map(|(_, bytes)| bytes.clone()).collect()
     };
     assert_eq!(segments(&contents(&fixture.folder)), segments(&before));
-    // It goes with the next write, or with the end, and never before what came before it.
-    fixture.queue(&mut opened, None, vec![entry(2, 1, 100)]);
-    assert!(!opened.log.persist(news(4, 2)), "a write is under way");
-    wait_for(&opened.events, &Event::Persisted { number: 4 });
-    opened.log.note_persisted(4);
-    assert!(opened.log.persist(Persist { vote: None, ..news(5, 0) }));
-    opened.log.close();
-    let mut opened = fixture.open();
-    assert_eq!(opened.restored.vote, vote(1, 2));
-    assert!(opened.log.persist(news(1, 2)));
-    fixture.persists = 1;
-    fixture.persist(&mut opened, None, vec![entry(3, 1, 100)]);
-    assert!(opened.log.persist(news(3, 3)));
+    // It goes with the next write, or with the end.
     opened.log.close();
     let opened = fixture.open();
-    assert_eq!(opened.restored.vote, vote(1, 3));
+    assert_eq!(opened.restored.vote, vote(1, 1));
     opened.log.close();
 }
 
 #[test]
 fn zeros_in_a_value_hide_no_damage() {
     let mut fixture = Fixture::new("zeros");
-    let mut opened = fixture.open();
-    fixture.persist(&mut opened, vote(1, 0), vec![entry(1, 1, 100)]);
+    let opened = fixture.open();
+    fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
     let zeros = Entry { data: Bytes::from(vec![0; 2048]), ..entry(2, 1, 0) };
-    fixture.persist(&mut opened, None, vec![zeros.clone()]);
+    fixture.persist(&opened, None, vec![zeros.clone()]);
     opened.log.close();
     let opened = fixture.open();
     assert_eq!(opened.restored.entries, [entry(1, 1, 100), zeros]);
@@ -285,9 +271,9 @@ fn zeros_in_a_value_hide_no_damage() {
 #[test]
 fn any_other_damage_is_refused() {
     let mut fixture = Fixture::new("damage");
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     for index in 1..=60 {
-        fixture.persist(&mut opened, vote(1, index - 1), vec![entry(index, 1, 2500)]);
+        fixture.persist(&opened, vote(1, index - 1), vec![entry(index, 1, 2500)]);
     }
     opened.log.close();
     let segments = fixture.segments();
@@ -337,9 +323,9 @@ fn files_of_another_owner_are_refused() {
 #[test]
 fn snapshots_let_the_log_go_and_a_damaged_one_is_refused() {
     let mut fixture = Fixture::new("snapshots");
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     for index in 1..=100 {
-        fixture.persist(&mut opened, vote(1, index - 1), vec![entry(index, 1, 3000)]);
+        fixture.persist(&opened, vote(1, index - 1), vec![entry(index, 1, 3000)]);
         if index % 30 == 0 {
             opened.log.save_snapshot(state(index, 3000));
             wait_for(&opened.events, &Event::SnapshotSaved { index });
@@ -378,20 +364,19 @@ fn snapshots_let_the_log_go_and_a_damaged_one_is_refused() {
 #[test]
 fn a_snapshot_from_the_leader_replaces_the_log() {
     let mut fixture = Fixture::new("install");
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     for index in 1..=5 {
-        fixture.persist(&mut opened, vote(1, 1), vec![entry(index, 1, 10)]);
+        fixture.persist(&opened, vote(1, 1), vec![entry(index, 1, 10)]);
     }
     fixture.persists += 1;
-    let done = opened.log.persist(Persist {
+    opened.log.persist(Persist {
         number: fixture.persists,
         vote: vote(4, 500),
         entries: Vec::new(),
         snapshot: Some(snapshot(500)),
         must_sync: true,
     });
-    assert!(!done, "it is not durable yet");
-    fixture.persist(&mut opened, None, vec![entry(501, 4, 10)]);
+    fixture.persist(&opened, None, vec![entry(501, 4, 10)]);
     opened.log.close();
     let opened = fixture.open();
     let expected = Restored {
@@ -410,9 +395,9 @@ fn a_snapshot_from_the_leader_replaces_the_log() {
 #[test]
 fn a_crash_between_a_snapshot_and_its_record_loses_nothing() {
     let mut fixture = Fixture::new("between");
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     for index in 1..=5 {
-        fixture.persist(&mut opened, vote(1, 1), vec![entry(index, 1, 10)]);
+        fixture.persist(&opened, vote(1, 1), vec![entry(index, 1, 10)]);
     }
     opened.log.close();
     // The log of another fixture lends a snapshot file that this log knows nothing about.
@@ -431,8 +416,8 @@ fn a_crash_between_a_snapshot_and_its_record_loses_nothing() {
         assert_eq!(opened.restored.vote, vote(1, 1));
         opened.log.close();
     }
-    let mut opened = fixture.open();
-    fixture.persist(&mut opened, None, vec![entry(501, 4, 10)]);
+    let opened = fixture.open();
+    fixture.persist(&opened, None, vec![entry(501, 4, 10)]);
     opened.log.close();
     let opened = fixture.open();
     assert_eq!(opened.restored.entries, [entry(501, 4, 10)]);
@@ -443,17 +428,17 @@ fn a_crash_between_a_snapshot_and_its_record_loses_nothing() {
 fn a_full_disk_is_told_and_votes_still_fit() {
     let mut fixture = Fixture::new("full");
     fixture.folder_bytes_max = 3 * SEGMENT_MIN + 10_000;
-    let mut opened = fixture.open();
+    let opened = fixture.open();
     let mut index = 0;
     loop {
         index += 1;
         assert!(index < 100, "the log grows beyond its bound");
-        fixture.queue(&mut opened, None, vec![entry(index, 1, 3000)]);
+        fixture.queue(&opened, None, vec![entry(index, 1, 3000)]);
         if is_full_after(&fixture, &opened.events) {
             break;
         }
     }
-    fixture.persist(&mut opened, vote(9, index), Vec::new());
+    fixture.persist(&opened, vote(9, index), Vec::new());
     // A snapshot lets the log go; the space is back.
     for index in [index - 1, index] {
         opened.log.save_snapshot(state(index, 3000));
@@ -461,7 +446,7 @@ fn a_full_disk_is_told_and_votes_still_fit() {
     }
     opened.log.compact(index);
     wait_for(&opened.events, &Event::Space(Space::Free));
-    fixture.persist(&mut opened, None, vec![entry(index + 1, 9, 3000)]);
+    fixture.persist(&opened, None, vec![entry(index + 1, 9, 3000)]);
     opened.log.close();
 }
 
@@ -519,9 +504,9 @@ fn a_disk_that_others_fill_is_waited_for() {
     on_small_disk("filled", |disk| {
         let folder = disk.join("log");
         let mut fixture = Fixture { folder, folder_bytes_max: u64::MAX, persists: 0 };
-        let mut opened = fixture.open();
-        fixture.persist(&mut opened, vote(1, 0), vec![entry(1, 1, 100)]);
-        fixture.persist(&mut opened, None, vec![entry(2, 1, 100)]);
+        let opened = fixture.open();
+        fixture.persist(&opened, vote(1, 0), vec![entry(1, 1, 100)]);
+        fixture.persist(&opened, None, vec![entry(2, 1, 100)]);
         while !fixture.folder.join("spare").exists() {
             std::thread::yield_now();
         }
@@ -533,13 +518,13 @@ fn a_disk_that_others_fill_is_waited_for() {
         loop {
             index += 1;
             assert!(index < 100, "the disk never runs full");
-            fixture.queue(&mut opened, None, vec![entry(index, 1, 3000)]);
+            fixture.queue(&opened, None, vec![entry(index, 1, 3000)]);
             if is_full_after(&fixture, &opened.events) {
                 break;
             }
         }
         // A vote still fits; a snapshot larger than what is left waits until there is space.
-        fixture.persist(&mut opened, vote(7, index), Vec::new());
+        fixture.persist(&opened, vote(7, index), Vec::new());
         opened.log.save_snapshot(state(index, 100 << 10));
         fs::remove_file(&ballast).unwrap();
         drop(file);
@@ -549,7 +534,7 @@ fn a_disk_that_others_fill_is_waited_for() {
             awaited.retain(|awaited| *awaited != event);
         }
         for index in index + 1..index + 60 {
-            fixture.persist(&mut opened, None, vec![entry(index, 7, 3000)]);
+            fixture.persist(&opened, None, vec![entry(index, 7, 3000)]);
         }
         opened.log.close();
         let opened = fixture.open();

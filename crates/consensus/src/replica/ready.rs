@@ -16,12 +16,9 @@ use crate::command::{Change, Space};
 use crate::keys::KeySpace;
 use crate::log::{Snapshot, State, Vote};
 use crate::members::Members;
-use crate::settings::{Defect, Limits, MemberId};
+use crate::settings::{CROWD_MIN, Defect, Limits, MemberId};
 use crate::wire::command::decode_command;
 use crate::wire::message::encode_message;
-
-/// Changes under way from which on more are expected at once.
-const CROWD_MIN: usize = 8;
 
 /// How long followers may wait then for the news of what is committed.
 const NEWS_WAIT: Duration = Duration::from_millis(2);
@@ -122,6 +119,7 @@ impl Replica {
         self.send(ready.take_messages());
         let (answers, messages) = self.split_heartbeat_answers(ready.take_persisted_messages());
         self.send(answers);
+        let is_idle = self.held.is_empty();
         self.held.push_back(Held { number, term: ready.hs().map(|vote| vote.term), messages });
         self.confirm_reads(ready.take_read_states());
         let unfinished = self.unfinished.take();
@@ -136,14 +134,33 @@ impl Replica {
             must_sync,
         };
         let committed = ready.take_committed_entries();
+        if committed.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal) {
+            // From now on others decide. Who starts again without knowing that would go on waiting
+            // for those of before.
+            persist.vote = Some(vote_of(&self.raft.raft.hard_state()));
+            persist.must_sync = true;
+        }
         self.raft.advance_append_async(ready);
         self.introduce_defect(&mut persist);
-        self.actions.push_back(Action::Persist(persist));
+        self.write(persist, is_idle);
         for entry in committed {
             self.apply(entry);
         }
         self.raft.advance_apply_to(self.applied.index);
         self.leave_joint();
+    }
+
+    /// Has a persist written, unless nothing in it must be durable and nothing before it is under
+    /// way: it is done then. How far the log is committed is news that others have too, and goes
+    /// with the next write.
+    fn write(&mut self, mut persist: Persist, is_idle: bool) {
+        if is_idle && persist.is_passing() {
+            self.passing = persist.vote.or(self.passing);
+            self.persisted(persist.number, self.now);
+        } else {
+            persist.vote = persist.vote.or(self.passing.take());
+            self.actions.push_back(Action::Persist(persist));
+        }
     }
 
     /// Splits off the answers to heartbeats that need not wait for the disk. They promise neither a

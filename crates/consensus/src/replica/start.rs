@@ -74,6 +74,7 @@ pub(super) fn start(
         now,
         actions: actions.into_iter().collect(),
         held: VecDeque::new(),
+        passing: None,
         installing: None,
         received: Vec::new(),
         encoding: false,

@@ -58,7 +58,7 @@ struct Welcome {
     /// Why not; absent when accepted.
     #[prost(string, optional, tag = "1")]
     refusal: Option<String>,
-    /// Of the answering side's state; absent while it has none.
+    /// Of the answering side's state; absent while it has none, and for whoever does not belong here.
     #[prost(uint64, optional, tag = "2")]
     lineage: Option<u64>,
 }
@@ -114,10 +114,13 @@ pub(super) async fn welcome(
         }
         let hello = frame::read(stream, HELLO_MAX).await?;
         let hello = Hello::decode(hello.as_slice()).map_err(io::Error::other)?;
-        let refusal = refusal(&hello, identity, caller, is_known);
+        let stranger = refusal(&hello, identity, caller, is_known);
+        // A stranger must not learn it: a member that took another system's for a later one of its
+        // own would give up its log.
+        let lineage = identity.succession.own().filter(|_| stranger.is_none());
+        let refusal = stranger.or_else(|| refuse_lineage(&hello, identity));
         let mut bytes = Vec::new();
-        let lineage = identity.succession.own().map(|own| own.0);
-        let welcome = Welcome { refusal: refusal.clone(), lineage };
+        let welcome = Welcome { refusal: refusal.clone(), lineage: lineage.map(|own| own.0) };
         frame::append(&mut bytes, &welcome.encode_to_vec());
         stream.write_all(&bytes).await?;
         stream.flush().await?;
@@ -157,12 +160,17 @@ fn refusal(
     if !is_known(hello.member) {
         return Some(format!("`{}` is not in the system file of `{host}`", hello.host));
     }
-    let theirs = hello.lineage.map(Lineage);
-    if !identity.succession.hear(theirs) {
-        let [own, theirs] = [identity.succession.own(), theirs].map(Option::unwrap_or_default);
-        return Some(format!("the log of `{}` is of lineage {theirs}, not {own}", hello.host));
-    }
     (hello.channel() == Channel::Unset).then(|| "the connection's purpose is missing".to_owned())
+}
+
+/// Refuses a member of this system whose state is of another lineage, and takes note of that.
+fn refuse_lineage(hello: &Hello, identity: &Identity) -> Option<String> {
+    let theirs = hello.lineage.map(Lineage);
+    let may_speak = identity.succession.hear(theirs);
+    (!may_speak).then(|| {
+        let [own, theirs] = [identity.succession.own(), theirs].map(Option::unwrap_or_default);
+        format!("the log of `{}` is of lineage {theirs}, not {own}", hello.host)
+    })
 }
 
 #[cfg(test)]
@@ -213,9 +221,6 @@ mod tests {
         let unknown = Some("`ams-a1` is not in the system file of `fra-a1`");
         check(|hello| hello.member = 5, unknown);
         check(|hello| hello.channel = 0, Some("the connection's purpose is missing"));
-        check(|hello| hello.lineage = None, None);
-        let stale = Some("the log of `ams-a1` is of lineage 0, not 0.00000005");
-        check(|hello| hello.lineage = Some(0), stale);
     }
 
     #[test]
@@ -227,5 +232,53 @@ mod tests {
         // The name is its own, the member is not.
         let lies = Some("host `ams-a1` says that it is `ams-a1`");
         check_from(Some("ams-a1"), |_| (), lies);
+    }
+
+    fn member(system: &str, host: &str, lineage: u64) -> Identity {
+        let host = HostName::parse(host).unwrap();
+        let succession = Succession::new(Some(Lineage(lineage)));
+        Identity::new(&SystemName::parse(system).unwrap(), &host, None, succession)
+    }
+
+    /// Has `ams-a1` of lineage 5 call `answering`; returns what it and the other side made of that,
+    /// and the later lineage that each has heard of.
+    async fn meet(answering: Identity) -> (Result<(), String>, [Option<Lineage>; 2]) {
+        let calling = member("shop", "ams-a1", 5);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let to = answering.member.0;
+        let called = async {
+            let mut stream = Stream::Plain(listener.accept().await.unwrap().0);
+            welcome(&mut stream, &answering, None, |_| true).await.unwrap().map(drop)
+        };
+        let call = async {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            introduce(&mut Stream::Plain(stream), &calling, to, Channel::Messages).await.unwrap()
+        };
+        let (accepted, introduced) = tokio::join!(called, call);
+        assert_eq!(accepted, introduced);
+        let later = [&calling, &answering].map(|member| *member.succession.later().borrow());
+        (introduced, later)
+    }
+
+    #[tokio::test]
+    async fn of_two_lineages_both_sides_hear_which_is_the_later() {
+        let (met, later) = meet(member("shop", "fra-a1", 5)).await;
+        assert_eq!((met, later), (Ok(()), [None, None]));
+        let (met, later) = meet(member("shop", "fra-a1", 9)).await;
+        let stale = "the log of `ams-a1` is of lineage 0.00000005, not 0.00000009";
+        assert_eq!((met.unwrap_err().as_str(), later), (stale, [Some(Lineage(9)), None]));
+        let (met, later) = meet(member("shop", "fra-a1", 3)).await;
+        assert!(met.is_err());
+        assert_eq!(later, [None, Some(Lineage(5))]);
+    }
+
+    #[tokio::test]
+    async fn the_lineage_of_another_system_gives_up_no_log() {
+        for lineage in [3, 9] {
+            let (met, later) = meet(member("blog", "fra-a1", lineage)).await;
+            let stranger = "`fra-a1` belongs to system `blog`, not to `shop`";
+            assert_eq!((met.unwrap_err().as_str(), later), (stranger, [None, None]));
+        }
     }
 }

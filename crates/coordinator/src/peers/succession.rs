@@ -1,66 +1,44 @@
-//! Who is of the same lineage, and whether there is a later one.
+//! Of which lineage this member's state is, and whether it has heard of a later one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use evenkeel_consensus::lineage::Lineage;
+use evenkeel_consensus::lineage::{Lineage, Meeting, meet};
 use tokio::sync::watch;
 
-/// To which lineage this member's state belongs, and the latest one that it has heard of.
+/// What the links and the driver of a member share of its lineage.
 #[derive(Debug)]
 pub(crate) struct Succession {
-    own: watch::Sender<Option<Lineage>>,
+    own: Mutex<Option<Lineage>>,
     later: watch::Sender<Option<Lineage>>,
 }
 
 impl Succession {
     pub(crate) fn new(own: Option<Lineage>) -> Arc<Self> {
-        Arc::new(Self { own: watch::Sender::new(own), later: watch::Sender::new(None) })
+        Arc::new(Self { own: Mutex::new(own), later: watch::Sender::new(None) })
     }
 
     /// Returns the lineage of this member's state; `None` while it has none.
     pub(crate) fn own(&self) -> Option<Lineage> {
-        *self.own.borrow()
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note that this member has a state, of this lineage.
     pub(crate) fn adopt(&self, lineage: Lineage) {
-        self.own.send_if_modified(|own| own.replace(lineage) != Some(lineage));
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(lineage);
     }
 
-    /// Takes note of another member's lineage. Returns whether the two may speak: one that has no
-    /// state yet takes it from anybody.
+    /// Takes note of the lineage of another member of this system. Returns whether the two may
+    /// speak.
     pub(crate) fn hear(&self, theirs: Option<Lineage>) -> bool {
-        let (Some(own), Some(theirs)) = (self.own(), theirs) else { return true };
-        if theirs > own {
-            self.later.send_if_modified(|later| {
-                let news = Some(theirs) > *later;
-                *later = (*later).max(Some(theirs));
-                news
-            });
+        let meeting = meet(self.own(), theirs);
+        if meeting == Meeting::Later {
+            self.later.send_replace(theirs);
         }
-        theirs == own
+        meeting == Meeting::Kin
     }
 
-    /// Returns the latest lineage behind this member's own, and its changes.
+    /// Returns a later lineage than this member's own, once it has heard of one.
     pub(crate) fn later(&self) -> watch::Receiver<Option<Lineage>> {
         self.later.subscribe()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_later_lineage_is_noted_and_an_earlier_one_refused() {
-        let succession = Succession::new(None);
-        let later = succession.later();
-        assert!(succession.hear(Some(Lineage(7))), "it has no state and takes any");
-        succession.adopt(Lineage(5));
-        assert!(succession.hear(Some(Lineage(5))) && succession.hear(None));
-        assert!(!succession.hear(Some(Lineage(4))));
-        assert_eq!(*later.borrow(), None);
-        assert!(!succession.hear(Some(Lineage(9))) && !succession.hear(Some(Lineage(8))));
-        assert_eq!(*later.borrow(), Some(Lineage(9)));
     }
 }

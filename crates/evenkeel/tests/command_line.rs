@@ -423,6 +423,15 @@ fn status_and_down_say_that_no_node_answers() {
         exit 2
     "#]],
     );
+    folder.write("identity.json", r#"{"format":1,"system":"shop","host":"z9","log":true}"#);
+    folder.check(
+        "recover --data . --dry-run",
+        &expect![[r#"
+        error: the system file in force on host `z9` does not name it any more
+        help: run it on a host that voted and kept its log
+        exit 2
+    "#]],
+    );
 }
 
 #[test]

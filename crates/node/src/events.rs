@@ -20,7 +20,8 @@ pub struct Event {
     pub at_ns: u64,
     /// What kind: `leader-changed`, `host-up`, `host-isolated`, `host-down`, `replica-exited`,
     /// `gateway-exited`, `redundancy-lost`, `redundancy-full`, `system-changed`, `deploy-begun`,
-    /// `deploy-done`, `deploy-failed`, `host-drained`, `host-undrained`, `voter-prepared`, `voter-added`, `voter-removed`.
+    /// `deploy-done`, `deploy-failed`, `host-drained`, `host-undrained`, `voter-prepared`,
+    /// `voter-added`, `voter-removed`.
     pub kind: String,
     /// Name of the host or process it is about.
     pub subject: String,

@@ -1,17 +1,19 @@
 //! Lets a system go on from the log of one host, when a majority of the voters is gone for good.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use evenkeel_consensus::command::{Bytes, Change, Command, Expect, Space};
 use evenkeel_coordinator::options::Voter;
 use evenkeel_coordinator::survivor::{self, ExamineError, Sighting, Survivor};
 use evenkeel_model::name::HostName;
+use evenkeel_model::place::Host;
 use evenkeel_model::system::System;
 use serde::Serialize;
 
 use crate::data::{DataFolder, LogWanted, OpenError, Owner};
 use crate::protection::{Protection, ProtectionError, Wanted};
-use crate::start::{self, place_of};
+use crate::start::{self, StartError, place_of};
 use crate::store::PLAN;
 use crate::wire::PlanWire;
 
@@ -24,9 +26,15 @@ pub enum RecoverError {
     /// No node has ever known a system there.
     #[error("no system file is in force in data folder `{0}`")]
     NoSystem(PathBuf),
+    /// The system file in force there can't be used.
+    #[error(transparent)]
+    File(Box<StartError>),
+    /// The host was removed.
+    #[error("the system file in force on host `{0}` does not name it any more")]
+    Removed(HostName),
     /// The host keeps no log.
     #[error("host `{0}` does not vote and keeps no log to go on from")]
-    NoVoter(HostName),
+    NoLog(HostName),
     /// The log does not do.
     #[error(transparent)]
     Log(#[from] ExamineError),
@@ -66,14 +74,15 @@ fn names(hosts: &[HostName]) -> String {
 impl RecoverError {
     /// Returns what can be done about it.
     #[must_use]
-    pub fn help(&self) -> Option<String> {
-        let help = match self {
+    pub fn help(&self) -> String {
+        match self {
             Self::Data(OpenError::LogMissing(_)) => "run it on a host that kept its log".to_owned(),
-            Self::Data(error) => return Some(error.help()),
+            Self::Data(error) => error.help(),
+            Self::File(_) => "`evenkeel check` names what is wrong with it".to_owned(),
             Self::NoSystem(_) => {
                 "give the data folder of a host that voted, with --data".to_owned()
             }
-            Self::NoVoter(_) | Self::Log(ExamineError::Unfit { .. }) => {
+            Self::Removed(_) | Self::NoLog(_) | Self::Log(ExamineError::Unfit { .. }) => {
                 "run it on a host that voted and kept its log".to_owned()
             }
             Self::Log(ExamineError::Log(error)) => error.help(),
@@ -85,8 +94,7 @@ impl RecoverError {
                                  last (--dry-run tells), and stop the nodes of the others first"
                 .to_owned(),
             Self::Write { .. } => "make room, then run it again".to_owned(),
-        };
-        Some(help)
+        }
     }
 }
 
@@ -105,6 +113,8 @@ pub struct Report {
     pub last_entry: u64,
     /// How many entries at its end may not have been agreed by a majority.
     pub unsure_entries: u64,
+    /// Whether the host voted last. If not, the log ends where another host took its place.
+    pub voted: bool,
     /// The other voters.
     pub given_up: Vec<String>,
 }
@@ -114,7 +124,8 @@ pub struct Report {
 pub struct Recovery {
     folder: DataFolder,
     owner: Owner,
-    system: System,
+    place: Host,
+    system: Arc<System>,
     survivor: Survivor,
 }
 
@@ -126,15 +137,18 @@ impl Recovery {
     pub fn examine(data: &Path) -> Result<Self, RecoverError> {
         let folder = DataFolder::reopen(data)?;
         let owner = folder.owner()?;
-        let system = start::in_force(&folder, &owner.system)
-            .ok_or_else(|| RecoverError::NoSystem(data.to_path_buf()))?;
+        let kept = start::kept(data, Some(&owner.system));
+        let kept = kept.map_err(|error| RecoverError::File(Box::new(error)))?;
+        let system = kept.ok_or_else(|| RecoverError::NoSystem(data.to_path_buf()))?.system;
+        let place = system.hosts.get(&owner.host).cloned();
+        let place = place.ok_or_else(|| RecoverError::Removed(owner.host.clone()))?;
         if folder.lacks_log()? {
-            return Err(RecoverError::NoVoter(owner.host));
+            return Err(RecoverError::NoLog(owner.host));
         }
         folder.check_log(LogWanted::Kept)?;
         let mut survivor = Survivor::examine(&folder.log(), &owner.system, &owner.host)?;
         number_plans_anew(&mut survivor, &owner.host)?;
-        Ok(Self { folder, owner, system, survivor })
+        Ok(Self { folder, owner, place, system, survivor })
     }
 
     /// Returns what the system would go on with.
@@ -149,6 +163,7 @@ impl Recovery {
             revision: survivor.keys().revision(),
             last_entry: survivor.last_entry(),
             unsure_entries: survivor.unsure(),
+            voted: self.system.voters.contains(&owner.host),
             given_up: others.map(ToString::to_string).collect(),
         }
     }
@@ -160,30 +175,13 @@ impl Recovery {
     /// There is a leader, or there are other voters: the system must not go on without them.
     pub async fn check_nobody_leads(&self) -> Result<usize, RecoverError> {
         let Owner { system, host } = &self.owner;
-        let Some(place) = self.system.hosts.get(host) else { return Ok(0) };
         let protection = Protection::check(Wanted::Joined, self.folder.path(), &self.system, host)?;
-        let trust = protection.open(&self.system, place)?;
+        let trust = protection.open(&self.system, &self.place)?;
         let others = self.system.hosts.values().filter(|other| other.name != *host);
         let others: Vec<Voter> = others.map(|other| place_of(&self.system, other)).collect();
         let sightings = survivor::look_for(system, others, trust).await;
-        let count = sightings.len();
-        self.judge(sightings).map(|()| count)
-    }
-
-    fn judge(&self, sightings: Vec<Sighting>) -> Result<(), RecoverError> {
-        let own = &self.owner.host;
-        let led = sightings.iter().find_map(|seen| {
-            let leader = seen.leader.clone().filter(|leader| leader != own)?;
-            Some(RecoverError::Led { by: seen.host.clone(), leader })
-        });
-        let voters = sightings.into_iter().map(|seen| seen.host);
-        let voters: Vec<HostName> =
-            voters.filter(|host| self.system.voters.contains(host)).collect();
-        match led {
-            Some(led) => Err(led),
-            None if voters.is_empty() => Ok(()),
-            None => Err(RecoverError::Answers(voters)),
-        }
+        judge(host, &self.system.voters, &sightings)?;
+        Ok(sightings.len())
     }
 
     /// Makes this host the only voter of a lineage of its own: done or not at all. `random` tells
@@ -198,6 +196,20 @@ impl Recovery {
             .map(|lineage| lineage.to_string())
             .map_err(|source| RecoverError::Write { folder, source })
     }
+}
+
+/// Decides whether `own` may go on without the others, of which these answer.
+fn judge(own: &HostName, voters: &[HostName], sightings: &[Sighting]) -> Result<(), RecoverError> {
+    let leader_of = |seen: &Sighting| seen.leader.clone().filter(|leader| leader != own);
+    if let Some((by, leader)) =
+        sightings.iter().find_map(|seen| Some((seen.host.clone(), leader_of(seen)?)))
+    {
+        return Err(RecoverError::Led { by, leader });
+    }
+    let answering = sightings.iter().map(|seen| &seen.host);
+    let answering: Vec<HostName> =
+        answering.filter(|host| voters.contains(host)).cloned().collect();
+    if answering.is_empty() { Ok(()) } else { Err(RecoverError::Answers(answering)) }
 }
 
 /// Has the next leader number its plans behind all that this host may not have heard of: a host
@@ -216,4 +228,34 @@ fn number_plans_anew(survivor: &mut Survivor, host: &HostName) -> Result<(), Rec
         lease: None,
     }));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).unwrap()
+    }
+
+    fn check(seen: &[(&str, Option<&str>)], expected: Option<&str>) {
+        let voters = ["a1", "b1", "c1"].map(host);
+        let seen = seen
+            .iter()
+            .map(|(name, leader)| Sighting { host: host(name), leader: leader.map(host) });
+        let seen: Vec<Sighting> = seen.collect();
+        let refusal = judge(&host("a1"), &voters, &seen).err().map(|error| error.to_string());
+        assert_eq!(refusal.as_deref(), expected, "{seen:?}");
+    }
+
+    #[test]
+    fn nobody_goes_on_alone_while_others_lead_or_vote() {
+        check(&[], None);
+        // Those that do not vote may still name who was stopped for this.
+        check(&[("d1", None), ("d2", Some("a1"))], None);
+        let led = "host `d2` says that `b1` leads: nothing needs to be recovered";
+        check(&[("d1", None), ("d2", Some("b1"))], Some(led));
+        check(&[("c1", None)], Some("voters answer: `c1`"));
+        check(&[("b1", Some("a1")), ("c1", None), ("d1", None)], Some("voters answer: `b1`, `c1`"));
+    }
 }

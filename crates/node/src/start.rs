@@ -311,15 +311,8 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
         Err(_) => None,
     };
     let given_file = Given { path: options.system_file.clone(), text: text.clone() };
-    let kept = data::system_file(&options.data);
-    let planned = name.as_ref().and_then(|name| plan_file::read(&data::plan(&options.data), name));
-    let followed = planned.as_ref().and_then(Plan::declaration).cloned();
-    let (path, declaration) = if let Some(declaration) = followed {
-        (kept, declaration)
-    } else if kept.exists() {
-        let text = read(&kept)?;
-        let system = parse(&kept, &text)?;
-        (kept, Declaration { revision: 0, text: text.into(), system: Arc::new(system) })
+    let (path, declaration) = if let Some(kept) = kept(&options.data, name.as_ref())? {
+        (data::system_file(&options.data), kept)
     } else {
         let declaration = Declaration { revision: 0, text: text.into(), system: Arc::new(given?) };
         (options.system_file.clone(), declaration)
@@ -333,14 +326,27 @@ fn load(options: &Options) -> Result<Loaded, StartError> {
     Ok(Loaded { path, declaration, given: given_file })
 }
 
-/// Returns the system that the last node on a folder followed; `None` when it followed none.
-pub(crate) fn in_force(folder: &DataFolder, system: &SystemName) -> Option<System> {
-    let planned = plan_file::read(&folder.plan(), system);
-    let followed = planned.as_ref().and_then(Plan::system).cloned();
-    followed.or_else(|| {
-        let path = folder.system_file();
-        parse(&path, &read(&path).ok()?).ok()
-    })
+/// Finds the system file that the last node on data folder `data` followed, if there was one: that
+/// of its last plan, which is read if `system` says of which system that must be, then the one kept
+/// beside it.
+///
+/// # Errors
+/// The one kept beside it can't be used.
+pub(crate) fn kept(
+    data: &Path,
+    system: Option<&SystemName>,
+) -> Result<Option<Declaration>, StartError> {
+    let planned = system.and_then(|system| plan_file::read(&data::plan(data), system));
+    if let Some(followed) = planned.as_ref().and_then(Plan::declaration) {
+        return Ok(Some(followed.clone()));
+    }
+    let path = data::system_file(data);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = read(&path)?;
+    let system = parse(&path, &text)?;
+    Ok(Some(Declaration { revision: 0, text: text.into(), system: Arc::new(system) }))
 }
 
 fn parse(path: &Path, text: &str) -> Result<System, StartError> {

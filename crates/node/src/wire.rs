@@ -466,6 +466,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_lone_survivor_numbers_its_plans_behind_all_others() {
+        let before = plan();
+        let mut wire = PlanWire::from(&before);
+        wire.go_on_with(&HostName::parse("b1").unwrap());
+        let after = Plan::try_from(wire).unwrap();
+        assert!(after.number > before.number + 100_000);
+        assert!(after.next_serial > before.next_serial + 10_000);
+        let voting = after.system().unwrap().voting();
+        assert_eq!(
+            (voting.voters, voting.learners),
+            (vec![HostName::parse("b1").unwrap()], vec![])
+        );
+        assert_eq!(after.instances, before.instances);
+    }
+
+    #[test]
     fn a_plan_that_lacks_a_system_file_is_refused() {
         let mut wire = PlanWire::from(&plan());
         wire.declarations.remove(&4);

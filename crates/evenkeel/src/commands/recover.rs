@@ -51,16 +51,16 @@ fn warn(answering: usize) {
 
 fn refuse(error: RecoverError) -> Failure {
     let help = error.help();
-    let wrong_place = matches!(error, RecoverError::NoSystem(_) | RecoverError::NoVoter(_));
+    let wrong_place = matches!(
+        error,
+        RecoverError::NoSystem(_) | RecoverError::Removed(_) | RecoverError::NoLog(_)
+    );
     let failure = if wrong_place {
         Failure::bad_input(error)
     } else {
         Failure::from(anyhow::Error::new(error))
     };
-    match help {
-        Some(help) => failure.with_help(help),
-        None => failure,
-    }
+    failure.with_help(help)
 }
 
 /// A number that another host's will differ from: the standard library seeds its maps with them.
@@ -92,6 +92,9 @@ fn text(report: &Report, lineage: Option<&str>) -> String {
         text += &format!(
             "entries at its end that a majority may not have agreed to, and that stay: {unsure_entries}\n"
         );
+    }
+    if !report.voted {
+        text += "it did not vote any more: its log ends where another host took its place\n";
     }
     let given_up = match report.given_up.as_slice() {
         [] => "nobody".to_owned(),

@@ -128,11 +128,11 @@ fn what_must_not_be_durable_waits_for_no_write() {
     group.propose(leader, put("a", "2"));
     group.settle();
     for member in group.members.values() {
-        let votes = member.records.iter().filter_map(|record| match Record::decode(record) {
+        let mut votes = member.records.iter().filter_map(|record| match Record::decode(record) {
             Ok(Record::Vote(vote)) => Some(vote.commit),
             Ok(Record::Reset { .. } | Record::Entry(_)) | Err(_) => None,
         });
-        assert_eq!((votes.last(), member.written.len()), (Some(applied), 1));
+        assert_eq!((votes.next_back(), member.written.len()), (Some(applied), 1));
     }
 }
 

@@ -39,7 +39,7 @@ const LATE: Duration = Duration::from_millis(20);
 /// How long this thread lets a crowd gather: it goes before the one that reads requests, which
 /// would otherwise hand them over one by one, each with a write and messages of its own. Questions
 /// share rounds without it: the next one gathers while one is under way.
-const CROWD_PAUSE: Duration = Duration::from_micros(200);
+const CROWD_PAUSE: Duration = Duration::from_micros(50);
 /// Time between two tries to hand leadership to a voter whose disk has space.
 const HANDOVER_EVERY: Duration = Duration::from_secs(2);
 

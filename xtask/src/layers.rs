@@ -40,6 +40,7 @@ pub(crate) const CRATES: &[(&str, Layer, &[&str])] = &[
     ),
     ("control", Layer::Core, &[]),
     ("gateway-core", Layer::Core, &["thiserror"]),
+    ("postgres-core", Layer::Core, &[]),
     ("supervisor-core", Layer::Core, &[]),
     ("system-file", Layer::Core, &["serde_json", "toml", "strsim"]),
     ("node-core", Layer::Wiring, &[]),

@@ -1,14 +1,15 @@
 //! The command line of the simulator.
 
 use evenkeel_consensus::settings::Defect;
-use evenkeel_sim::{consensus_world, system_world};
+use evenkeel_postgres_core::settings::Defect as DatabaseDefect;
+use evenkeel_sim::{consensus_world, database_world, system_world};
 
 pub(crate) const USAGE: &str =
-    "usage: sim [--world consensus|system|all] [--seed N] [--count N] [--hosts N] [--defect NAME]
+    "usage: sim [--world consensus|system|database|all] [--seed N] [--count N] [--hosts N] [--defect NAME]
        sim --defects
        sim --measure planner|scale [--rounds N]
 
-  --world    which world (default: all, which runs even seeds in one and odd seeds in the other)
+  --world    which world (default: all, which runs each world with every third seed)
   --seed     the first seed (default: 0)
   --count    how many seeds (default: 1)
   --hosts    how many members or hosts (default: drawn from the seed)
@@ -16,7 +17,8 @@ pub(crate) const USAGE: &str =
              ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted, VotesWhileRejoining,
              LeasesNotExtended; in the system world PlanNumberIgnored, HostLeasesNotExtended,
              PlansBeforeObserving, RoutesBeforePlan, RoutesFromOpinion, AdoptsNothing,
-             RepeatsEverything, GivesUpAtOnce, ForgetsLostTries
+             RepeatsEverything, GivesUpAtOnce, ForgetsLostTries;
+             in the database world TimelineByItself, FollowsUnverified, ServesUnverified and more
   --defects  look for every such bug
   --measure  how fast the control plane of a large system is
 
@@ -44,6 +46,7 @@ pub(crate) enum World {
     All,
     Consensus(consensus_world::Options),
     System(system_world::Options),
+    Database(database_world::Options),
 }
 
 impl World {
@@ -51,6 +54,8 @@ impl World {
         Self::Consensus(consensus_world::Options { hosts: None, defect: None });
     pub(crate) const SYSTEM: Self =
         Self::System(system_world::Options { hosts: None, defect: None });
+    pub(crate) const DATABASE: Self =
+        Self::Database(database_world::Options { hosts: None, defect: None });
 }
 
 /// What was said so far.
@@ -117,6 +122,10 @@ fn task(said: Said) -> Result<Task, String> {
         Some(system_world::NAME) => {
             let defect = find_defect(system_world::Defect::ALL, said.defect)?;
             World::System(system_world::Options { hosts, defect })
+        }
+        Some(database_world::NAME) => {
+            let defect = find_defect(DatabaseDefect::ALL, said.defect)?;
+            World::Database(database_world::Options { hosts, defect })
         }
         None | Some("all") => return Err("say with `--world` which one".to_owned()),
         Some(other) => return Err(format!("`{other}` is no value for `--world`")),

@@ -12,6 +12,7 @@ mod agreement;
 mod clients;
 mod clock;
 pub mod consensus_world;
+pub mod database_world;
 pub mod defects;
 mod disk;
 pub mod failure;

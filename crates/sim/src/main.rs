@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_sim::defects::{SEEDS_MAX, VARIANTS, Variant};
 use evenkeel_sim::failure::Failure;
-use evenkeel_sim::{consensus_world, system_world};
+use evenkeel_sim::{consensus_world, database_world, system_world};
 
 use arguments::{Arguments, Task, USAGE, World};
 
@@ -134,8 +134,11 @@ fn say(line: &str) {
 
 fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
     match world {
-        World::All if seed.is_multiple_of(2) => run_seed(World::SYSTEM, seed),
-        World::All => run_seed(World::CONSENSUS, seed),
+        World::All => match seed % 3 {
+            0 => run_seed(World::SYSTEM, seed),
+            1 => run_seed(World::CONSENSUS, seed),
+            _ => run_seed(World::DATABASE, seed),
+        },
         World::Consensus(options) => {
             let report = consensus_world::run(seed, options)?;
             Ok(format!(
@@ -153,6 +156,7 @@ fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
                 report.digest
             ))
         }
+        World::Database(options) => run_database(seed, options),
         World::System(options) => {
             let report = system_world::run(seed, options)?;
             Ok(format!(
@@ -170,6 +174,22 @@ fn run_seed(world: World, seed: u64) -> Result<String, Box<Failure>> {
             ))
         }
     }
+}
+
+/// Returns what a seed of the database world came to.
+fn run_database(seed: u64, options: database_world::Options) -> Result<String, Box<Failure>> {
+    let report = database_world::run(seed, options)?;
+    Ok(format!(
+        "{} writes acknowledged, {} reads, {} primaries, {} faults, {} rewinds and clones, whole \
+         after {} ms, digest {:016x}",
+        report.acknowledged,
+        report.reads,
+        report.primaries,
+        report.faults,
+        report.copies,
+        report.recovery.as_millis(),
+        report.digest
+    ))
 }
 
 /// Looks for every bug that must be found.

@@ -213,8 +213,11 @@ impl Director {
         })?;
         let mut next = record.chosen(*chosen, *position);
         if self.defect == Some(Defect::GroupOfTheVerified) {
-            let verified: BTreeSet<Member> =
-                promised.iter().map(|(member, _)| *member).filter(|member| member != chosen).collect();
+            let verified: BTreeSet<Member> = promised
+                .iter()
+                .map(|(member, _)| *member)
+                .filter(|member| member != chosen)
+                .collect();
             let needed = next.counted.needed.min(verified.len());
             next.counted = SyncSet { needed, voters: verified };
             next.goal = next.counted.clone();
@@ -224,9 +227,8 @@ impl Director {
 
     /// Returns those who follow the epoch's primary.
     fn followers(&self, record: &Record) -> BTreeSet<Member> {
-        let follows = |member: &Member| {
-            matches!(self.state(record, *member), Some((State::Follows, _)))
-        };
+        let follows =
+            |member: &Member| matches!(self.state(record, *member), Some((State::Follows, _)));
         self.heard.keys().copied().filter(follows).collect()
     }
 
@@ -256,9 +258,7 @@ impl Director {
             return Some(record.confirmed());
         }
         let stays = |member: &&Member| {
-            self.away.get(member).is_none_or(|since| {
-                now.since(*since) < self.patience.shrink_after
-            })
+            self.away.get(member).is_none_or(|since| now.since(*since) < self.patience.shrink_after)
         };
         let mut voters: BTreeSet<Member> =
             record.goal.voters.iter().filter(stays).copied().collect();
@@ -274,9 +274,7 @@ impl Director {
         }
         let mut next = record.with_goal(SyncSet { needed, voters })?;
         match self.defect {
-            Some(Defect::RemovedWithoutConfirming)
-                if next.goal.needed == record.goal.needed =>
-            {
+            Some(Defect::RemovedWithoutConfirming) if next.goal.needed == record.goal.needed => {
                 next.counted = next.goal.clone();
             }
             Some(Defect::RaisedWithoutConfirming) if next.goal.needed > record.goal.needed => {

@@ -324,9 +324,10 @@ impl Guard {
         let Some(promised) = self.promised else { return Epoch::NONE };
         let granted =
             self.given.iter().any(|((_, epoch, _), until)| *epoch < promised && *until > now);
-        let reigns = self.reign.as_ref().is_some_and(|reign| {
-            reign.lease.epoch < promised && reign.serving != Serving::No
-        });
+        let reigns = self
+            .reign
+            .as_ref()
+            .is_some_and(|reign| reign.lease.epoch < promised && reign.serving != Serving::No);
         if now < self.inherited_until || granted || reigns { Epoch::NONE } else { promised }
     }
 }

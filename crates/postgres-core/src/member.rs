@@ -284,13 +284,7 @@ impl Machine {
     }
 
     /// Returns the next step of the primary.
-    fn lead(
-        &self,
-        record: &Record,
-        facts: &Facts,
-        guard: Guard,
-        now: Timestamp,
-    ) -> Option<Action> {
+    fn lead(&self, record: &Record, facts: &Facts, guard: Guard, now: Timestamp) -> Option<Action> {
         let (epoch, number) = (record.epoch, record.goal_number);
         let branch = record.history.branch(epoch)?;
         let leased = guard.leased == Some(epoch)
@@ -301,9 +295,7 @@ impl Machine {
         let reigns = waits || guard.set_number == Some(number);
         let reign = || Action::Reign(epoch, record.goal.clone(), number);
         match &facts.server {
-            Server::Primary(_)
-                if record.handover.is_some() && self.handed_over != Some(epoch) =>
-            {
+            Server::Primary(_) if record.handover.is_some() && self.handed_over != Some(epoch) => {
                 Some(Action::Stop)
             }
             Server::Primary(leading) if leading.set_number != number => {
@@ -311,15 +303,13 @@ impl Machine {
             }
             Server::Primary(_) => (!reigns).then(reign),
             Server::Down if facts.data == (Data::Whole { led: Some(epoch) }) => {
-                let waited = self.down_since.is_some_and(|since| {
-                    now.since(since) >= self.settings.restart_after
-                });
+                let waited = self
+                    .down_since
+                    .is_some_and(|since| now.since(since) >= self.settings.restart_after);
                 match (waited, reigns, leased) {
                     (false, ..) | (true, true, false) => None,
                     (true, false, _) => Some(reign()),
-                    (true, true, true) => {
-                        Some(Action::Restart(epoch, record.goal.clone(), number))
-                    }
+                    (true, true, true) => Some(Action::Restart(epoch, record.goal.clone(), number)),
                 }
             }
             Server::Down if matches!(facts.data, Data::Whole { .. }) => Some(Action::Follow(None)),
@@ -329,12 +319,9 @@ impl Machine {
                 match (reigns, leased) {
                     (false, _) => Some(reign()),
                     (true, false) => None,
-                    (true, true) => Some(Action::Promote(
-                        epoch,
-                        branch.timeline,
-                        record.goal.clone(),
-                        number,
-                    )),
+                    (true, true) => {
+                        Some(Action::Promote(epoch, branch.timeline, record.goal.clone(), number))
+                    }
                 }
             }
             Server::Standby { .. } | Server::Down => None,
@@ -398,7 +385,11 @@ impl Machine {
                 confirmed: self.confirmed,
             },
             Server::Standby { upstream: Some((_, epoch)), receives, .. } if *epoch == promised => {
-                if *receives { State::Follows } else { State::Waits }
+                if *receives {
+                    State::Follows
+                } else {
+                    State::Waits
+                }
             }
             Server::Standby { upstream: None, settled: Some(position), .. } if ready && !torn => {
                 State::Promised(*position)

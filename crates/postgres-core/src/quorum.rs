@@ -101,7 +101,11 @@ mod tests {
 
     fn subsets(of: &[Member]) -> impl Iterator<Item = BTreeSet<Member>> + '_ {
         (0_u32..1 << of.len()).map(|bits| {
-            of.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1).map(|(_, m)| *m).collect()
+            of.iter()
+                .enumerate()
+                .filter(|(place, _)| bits >> place & 1 == 1)
+                .map(|(_, m)| *m)
+                .collect()
         })
     }
 

@@ -25,13 +25,8 @@ fn set(needed: usize, voters: &[Member]) -> SyncSet {
 
 /// Returns places of which `sizes` members share a domain each.
 fn places(sizes: &[u32]) -> Places {
-    let mut domains = BTreeMap::new();
-    for (domain, size) in (0..).zip(sizes) {
-        for _ in 0..*size {
-            let number = u32::try_from(domains.len()).unwrap();
-            domains.insert(Member(number), domain);
-        }
-    }
+    let shares = (0..).zip(sizes).flat_map(|(domain, size)| (0..*size).map(move |_| domain));
+    let domains: BTreeMap<Member, u32> = (0..).map(Member).zip(shares).collect();
     let ranks = domains.keys().map(|member| (*member, member.0)).collect();
     Places { domains, ranks }
 }

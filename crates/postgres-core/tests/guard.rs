@@ -22,8 +22,7 @@ fn set(needed: usize, voters: &[Member]) -> SyncSet {
 
 fn guard(promised: Option<u64>, now: Timestamp) -> Guard {
     let promised = promised.map(Epoch);
-    let settings =
-        Settings { times: TIMES, promised, first: Incarnation(10), defect: None };
+    let settings = Settings { times: TIMES, promised, first: Incarnation(10), defect: None };
     Guard::new(settings, now)
 }
 

@@ -201,7 +201,8 @@ impl World {
         while whole_since.is_none_or(|since| self.now.since(since) < SETTLED) {
             if self.now > healed + RECOVERY_MAX {
                 for host in 0..self.hosts.len() {
-                    let (member, facts) = (self.hosts[host].member, self.hosts[host].facts(self.now));
+                    let (member, facts) =
+                        (self.hosts[host].member, self.hosts[host].facts(self.now));
                     let (data, server, guard) = (facts.data, facts.server, facts.guard);
                     self.say(format_args!("{member}: {data:?} {server:?} {guard:?}"));
                 }
@@ -291,6 +292,11 @@ impl World {
     /// Draws a time in milliseconds.
     fn millis(&mut self, from: u64, to: u64) -> Duration {
         self.between(Duration::from_millis(from), Duration::from_millis(to))
+    }
+
+    /// Draws how long PostgreSQL or a node takes for something.
+    fn effort(&mut self, from: u64, to: u64) -> Duration {
+        self.millis(from, to) / u32::try_from(self.habits.haste()).unwrap_or(1)
     }
 
     fn index(&self, member: Member) -> usize {

@@ -5,12 +5,17 @@
 
 use evenkeel_consensus::settings::Defect as MemberDefect;
 
+use evenkeel_postgres_core::settings::Defect as DatabaseDefect;
+
 use crate::failure::Failure;
 use crate::system_world::Defect as SystemDefect;
-use crate::{consensus_world, system_world};
+use crate::{consensus_world, database_world, system_world};
 
-/// Most seeds that a bug may stay hidden for.
-pub const SEEDS_MAX: u64 = 500;
+/// Most seeds that a bug of the control plane may stay hidden for.
+const SEEDS_MAX: u64 = 500;
+
+/// Most seeds that a bug of the database's fail-over may stay hidden for: they are quicker.
+const DATABASE_SEEDS_MAX: u64 = 2000;
 
 /// A bug and how it must show.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +33,8 @@ pub enum Defect {
     Consensus(MemberDefect),
     /// Of a host.
     System(SystemDefect),
+    /// Of a member of a PostgreSQL cluster.
+    Database(DatabaseDefect),
 }
 
 /// Every bug that must be found.
@@ -58,6 +65,15 @@ pub const VARIANTS: &[Variant] = &[
     system(SystemDefect::RepeatsEverything, &["resurrected", "stale", "real-time order", "twice"]),
     system(SystemDefect::GivesUpAtOnce, &["was fit all the time"]),
     system(SystemDefect::ForgetsLostTries, &["was refused", "real-time order", "unwritten value"]),
+    database(DatabaseDefect::GroupOfTheVerified, &["lost"]),
+    database(DatabaseDefect::RemovedWithoutConfirming, &["lost"]),
+    database(DatabaseDefect::RaisedWithoutConfirming, &["lost"]),
+    database(DatabaseDefect::PromiseNotDurable, &["lost"]),
+    database(DatabaseDefect::RepliesUnchecked, &["stale read"]),
+    database(DatabaseDefect::RewindCounts, &["lost"]),
+    database(DatabaseDefect::ServesUnverified, &["lost"]),
+    database(DatabaseDefect::RestartsUnverified, &["lost"]),
+    database(DatabaseDefect::ChoosesByPlace, &["lost"]),
 ];
 
 const fn consensus(defect: MemberDefect, words: &'static [&'static str]) -> Variant {
@@ -68,7 +84,20 @@ const fn system(defect: SystemDefect, words: &'static [&'static str]) -> Variant
     Variant { defect: Defect::System(defect), words }
 }
 
+const fn database(defect: DatabaseDefect, words: &'static [&'static str]) -> Variant {
+    Variant { defect: Defect::Database(defect), words }
+}
+
 impl Variant {
+    /// Returns the most seeds that it may stay hidden for.
+    #[must_use]
+    pub const fn seeds_max(&self) -> u64 {
+        match self.defect {
+            Defect::Consensus(_) | Defect::System(_) => SEEDS_MAX,
+            Defect::Database(_) => DATABASE_SEEDS_MAX,
+        }
+    }
+
     /// Runs one seed with the bug.
     ///
     /// # Errors
@@ -84,6 +113,11 @@ impl Variant {
             Defect::System(defect) => {
                 let options = system_world::Options { defect: Some(defect), ..Default::default() };
                 system_world::run(seed, options).map(drop)
+            }
+            Defect::Database(defect) => {
+                let options =
+                    database_world::Options { defect: Some(defect), ..Default::default() };
+                database_world::run(seed, options).map(drop)
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evenkeel_sim::defects::{SEEDS_MAX, VARIANTS, Variant};
+use evenkeel_sim::defects::{VARIANTS, Variant};
 use evenkeel_sim::failure::Failure;
 use evenkeel_sim::{consensus_world, database_world, system_world};
 
@@ -220,7 +220,7 @@ fn find_defects() -> io::Result<ExitCode> {
 fn find(variant: &Variant) -> bool {
     let begun = Instant::now();
     let mut other = None;
-    for seed in 0..SEEDS_MAX {
+    for seed in 0..variant.seeds_max() {
         let Err(failure) = variant.run(seed) else { continue };
         if variant.explains(&failure) {
             let (seeds, seconds) = (seed + 1, begun.elapsed().as_secs_f64());
@@ -230,7 +230,7 @@ fn find(variant: &Variant) -> bool {
         }
         other.get_or_insert((seed, failure.violation));
     }
-    say(&format!("{:?}: NOT FOUND by {SEEDS_MAX} seeds", variant.defect));
+    say(&format!("{:?}: NOT FOUND by {} seeds", variant.defect, variant.seeds_max()));
     if let Some((seed, violation)) = other {
         say(&format!("  seed {seed} failed for another reason: {violation}"));
     }

@@ -22,7 +22,7 @@ impl World {
         {
             half_copy(&mut it.postgres, &source);
         }
-        self.millis(200, 1200)
+        self.effort(200, 1200)
     }
 
     pub(super) fn copied(&mut self, host: usize, from: Member) {

@@ -61,7 +61,7 @@ impl Site {
 impl World {
     /// A director looks at the record, and wants it to be another one.
     pub(super) fn direct(&mut self, director: usize) {
-        let delay = self.millis(20, 60);
+        let delay = self.effort(30, 90).max(Duration::from_millis(6));
         self.after(delay, Happening::Direct { director });
         if self.store_until > self.now {
             return;
@@ -91,8 +91,7 @@ impl World {
             "the store: epoch {} {:?}, primary {}, writes {:?}, elections {:?}",
             record.epoch, record.phase, record.primary, record.goal, record.counted
         ));
-        let serves =
-            record.phase == Phase::Running && self.store.record.phase == Phase::Starting;
+        let serves = record.phase == Phase::Running && self.store.record.phase == Phase::Starting;
         (self.store, self.changed_at) = (seen, self.now);
         if serves {
             let primary = &self.hosts[self.index(self.store.record.primary)];

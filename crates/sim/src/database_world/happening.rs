@@ -12,39 +12,112 @@ use super::postgres::{Pull, Push};
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A node looks around.
-    Look { host: usize, life: u64 },
+    Look {
+        host: usize,
+        life: u64,
+    },
     /// A node has carried out a step, or given it up.
-    Done { host: usize, life: u64, action: Action },
+    Done {
+        host: usize,
+        life: u64,
+        action: Action,
+    },
     /// A guard has something to do, or hears something.
-    Wake { host: usize, life: u64 },
-    Say { from: usize, to: usize, message: guard::Message },
+    Wake {
+        host: usize,
+        life: u64,
+    },
+    Say {
+        from: usize,
+        to: usize,
+        message: guard::Message,
+    },
     /// A guard's kill takes effect.
-    Killed { host: usize, life: u64 },
+    Killed {
+        host: usize,
+        life: u64,
+    },
     /// PostgreSQL has come to where it was going.
-    Arrived { host: usize, run: u64, action: Action },
+    Arrived {
+        host: usize,
+        run: u64,
+        action: Action,
+    },
     /// A disk is done.
-    Flushed { host: usize, run: u64, length: usize },
+    Flushed {
+        host: usize,
+        run: u64,
+        length: usize,
+    },
     /// Replication.
-    Connect { host: usize, connection: u64, first: bool },
-    Pull { to: usize, pull: Pull },
-    Push { to: usize, push: Push },
-    Refused { to: usize, connection: u64 },
+    Connect {
+        host: usize,
+        connection: u64,
+        first: bool,
+    },
+    Pull {
+        to: usize,
+        pull: Pull,
+    },
+    Push {
+        to: usize,
+        push: Push,
+    },
+    Refused {
+        to: usize,
+        connection: u64,
+    },
     /// The store and those who change it.
-    Direct { director: usize },
-    Change { director: usize, revision: u64, seen: Seen },
-    Report { director: usize, member: Member, report: Report },
-    Hear { host: usize, seen: Seen },
+    Direct {
+        director: usize,
+    },
+    Change {
+        director: usize,
+        revision: u64,
+        seen: Seen,
+    },
+    Report {
+        director: usize,
+        member: Member,
+        report: Report,
+    },
+    Hear {
+        host: usize,
+        seen: Seen,
+    },
     /// Clients.
-    Send { client: usize },
-    Request { to: usize, client: usize, attempt: u64, request: Request },
-    Reply { from: usize, client: usize, attempt: u64, run: u64, seen: Option<Vec<usize>> },
-    GiveUp { client: usize, attempt: u64 },
+    Send {
+        client: usize,
+    },
+    Request {
+        to: usize,
+        client: usize,
+        attempt: u64,
+        request: Request,
+    },
+    Reply {
+        from: usize,
+        client: usize,
+        attempt: u64,
+        run: u64,
+        seen: Option<Vec<usize>>,
+    },
+    GiveUp {
+        client: usize,
+        attempt: u64,
+    },
     /// Something breaks, or works again.
     Break,
     Ambush,
-    Boot { host: usize },
-    StartGuard { host: usize },
-    StartNode { host: usize },
+    Boot {
+        host: usize,
+    },
+    StartGuard {
+        host: usize,
+    },
+    StartNode {
+        host: usize,
+    },
 }
 
 impl Happening {
@@ -80,6 +153,7 @@ impl Happening {
 }
 
 impl World {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other half is the next function's")]
     pub(super) fn happen(&mut self, happening: Happening) -> Result<(), String> {
         if let Some(host) = happening.host()
             && self.hosts[host].stopped_until > self.now
@@ -131,6 +205,7 @@ impl World {
     }
 
     /// What does not happen within a host's database.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the first half was the caller's")]
     fn happen_outside(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Direct { director } => self.direct(director),

@@ -7,9 +7,9 @@ use evenkeel_model::time::Timestamp;
 use evenkeel_postgres_core::member::Seen;
 use evenkeel_postgres_core::record::Phase;
 
-use super::{STORM, World};
 use super::happening::Happening;
 use super::postgres::{Data, Postgres, Server};
+use super::{STORM, World};
 
 /// What a seed likes to break.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub(super) struct Habits {
     ambushes: u64,
     /// How long a primary that has ended waits for another one.
     restart_after: Duration,
+    /// By how much PostgreSQL and the nodes are quicker than usual: the quicker they are, the more
+    /// can happen within a lease.
+    haste: u64,
 }
 
 /// A kind of fault.
@@ -46,9 +49,10 @@ enum Kind {
     LoseDisk,
     Handover,
     Unheard,
+    Deaf,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::KillPostgres,
     Kind::KillGuard,
     Kind::KillNode,
@@ -64,6 +68,7 @@ const KINDS: [Kind; 15] = [
     Kind::LoseDisk,
     Kind::Handover,
     Kind::Unheard,
+    Kind::Deaf,
 ];
 
 impl Habits {
@@ -79,7 +84,12 @@ impl Habits {
             loses_disks: rng.chance(1, 4),
             ambushes: if rng.chance(1, 2) { rng.below(10) } else { 0 },
             restart_after: Duration::from_millis([0, 200, 3000][rng.index(3)]),
+            haste: [1, 8][rng.index(2)],
         }
+    }
+
+    pub(super) const fn haste(&self) -> u64 {
+        self.haste
     }
 
     pub(super) const fn restart_after(&self) -> Duration {
@@ -103,12 +113,19 @@ pub(super) struct Network {
     cut: Vec<Timestamp>,
     /// Between hosts and directors, either way.
     cut_sites: [Vec<Timestamp>; 2],
+    /// From all directors to a host.
+    deaf: Vec<Timestamp>,
 }
 
 impl Network {
     pub(super) fn new(count: usize) -> Self {
         let sites = || vec![Timestamp::ZERO; count];
-        Self { count, cut: vec![Timestamp::ZERO; count * count], cut_sites: [sites(), sites()] }
+        Self {
+            count,
+            cut: vec![Timestamp::ZERO; count * count],
+            cut_sites: [sites(), sites()],
+            deaf: sites(),
+        }
     }
 
     fn cut(&mut self, from: usize, to: usize, until: Timestamp) {
@@ -137,7 +154,8 @@ impl World {
     }
 
     pub(super) fn link_from_site(&mut self, site: usize, host: usize) -> Option<Duration> {
-        let there = self.hosts[host].is_up && self.network.cut_sites[site][host] <= self.now;
+        let cut = self.network.cut_sites[site][host].max(self.network.deaf[host]);
+        let there = self.hosts[host].is_up && cut <= self.now;
         there.then(|| self.flight())
     }
 
@@ -228,6 +246,10 @@ impl World {
                     self.network.cut_sites[site][primary] = until;
                 }
             }
+            Kind::Deaf => {
+                let length = self.millis(300, 5000);
+                self.network.deaf[host] = self.now + length;
+            }
             Kind::LoseDisk => self.lose_disk(host),
             Kind::Handover => self.hand_over(),
         }
@@ -236,7 +258,8 @@ impl World {
     /// The record has changed: the worst moment for something to fail.
     pub(super) fn lie_in_wait(&mut self) {
         if !self.healed && self.rng.below(10) < self.habits.ambushes {
-            let delay = self.millis(0, 300);
+            let most = if self.rng.chance(1, 2) { 40 } else { 400 };
+            let delay = self.millis(0, most);
             self.after(delay, Happening::Ambush);
         }
     }

@@ -24,7 +24,7 @@ impl World {
         if self.hosts[host].node.as_ref().is_none_or(|node| node.life != life) {
             return Ok(());
         }
-        let delay = self.millis(20, 50);
+        let delay = self.effort(40, 100).max(Duration::from_millis(6));
         self.after(delay, Happening::Look { host, life });
         self.look_once(host)
     }
@@ -53,12 +53,11 @@ impl World {
             }
         }
         if let Some(action) = action {
-            match &action {
-                Action::Keep(seen) => {
-                    let (revision, epoch) = (seen.revision, seen.record.epoch);
-                    self.say(format_args!("{member} keeps revision {revision}, epoch {epoch}"));
-                }
-                action => self.say(format_args!("{member}: {action:?}")),
+            if let Action::Keep(seen) = &action {
+                let (revision, epoch) = (seen.revision, seen.record.epoch);
+                self.say(format_args!("{member} keeps revision {revision}, epoch {epoch}"));
+            } else {
+                self.say(format_args!("{member}: {action:?}"));
             }
             self.start(host, action);
         }
@@ -116,8 +115,8 @@ impl World {
         let Some(node) = it.node.as_mut().filter(|node| node.life == life) else { return Ok(()) };
         node.is_busy = false;
         if let Action::Keep(seen) = action {
-            let forgets = it.defect == Some(Defect::PromiseNotDurable)
-                && seen.record.phase != Phase::Running;
+            let forgets =
+                it.defect == Some(Defect::PromiseNotDurable) && seen.record.phase != Phase::Running;
             if !forgets {
                 it.durable = Some(seen.clone());
             }
@@ -135,16 +134,16 @@ impl World {
             Server::Down => {
                 postgres.run += 1;
                 postgres.server = Server::Busy;
-                let usual = self.millis(50, 300);
+                let usual = self.effort(50, 300);
                 self.hosts[host].disk_delay(usual, self.now)
             }
-            _ => self.millis(1, 30),
+            Server::Busy | Server::Standby(_) | Server::Primary(_) => self.millis(1, 30),
         }
     }
 
     /// Asks the guard, and begins to become the primary if it agrees.
     fn begin_serving(&mut self, host: usize, epoch: Epoch, (from, to): (u64, u64)) -> Duration {
-        let delay = self.millis(from, to);
+        let delay = self.effort(from, to);
         let now = self.hosts[host].clock.read(self.now);
         if let Some(guard) = &mut self.hosts[host].guard {
             guard.handle_event(guard::Event::Serve { epoch }, now);
@@ -169,7 +168,7 @@ impl World {
         let entry = Entry { epoch: primary.epoch, write: None };
         self.hosts[host].postgres.log.push(entry);
         self.flush(host);
-        self.millis(200, 600)
+        self.effort(200, 600)
     }
 
     /// PostgreSQL has come to where a step wanted it.
@@ -199,10 +198,7 @@ impl World {
                 }
             }
             Action::Rewind(from) | Action::Clone(from) => self.copied(host, from),
-            Action::Keep(_)
-            | Action::Promise(_)
-            | Action::Reign(..)
-            | Action::Acknowledge(..) => {}
+            Action::Keep(_) | Action::Promise(_) | Action::Reign(..) | Action::Acknowledge(..) => {}
         }
         Ok(())
     }

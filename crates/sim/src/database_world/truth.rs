@@ -71,7 +71,12 @@ impl Truth {
     }
 
     /// A read that began when `before` writes were acknowledged is answered with what was seen.
-    pub(super) fn read(&mut self, seen: &[usize], before: usize, fresh: bool) -> Result<(), String> {
+    pub(super) fn read(
+        &mut self,
+        seen: &[usize],
+        before: usize,
+        fresh: bool,
+    ) -> Result<(), String> {
         self.reads += 1;
         let mut present = vec![false; self.writes.len()];
         for write in seen {
@@ -103,7 +108,11 @@ impl Truth {
     }
 
     /// Checks that every client was served up to the end.
-    pub(super) fn check_all_served(&self, clients: &[Client], end: Timestamp) -> Result<(), String> {
+    pub(super) fn check_all_served(
+        &self,
+        clients: &[Client],
+        end: Timestamp,
+    ) -> Result<(), String> {
         let last = clients.iter().map(|client| (client.served_at, client.number)).min();
         match last {
             Some((Some(at), _)) if end.since(at).as_millis() < 1000 => Ok(()),

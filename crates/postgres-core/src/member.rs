@@ -5,7 +5,7 @@
 //! disk before anything is done by it, and its epoch is the member's promise. From then on the
 //! member grants no lease for an earlier epoch and takes nothing from an earlier primary.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
@@ -399,15 +399,5 @@ impl Machine {
             Server::Primary(_) | Server::Standby { .. } | Server::Down => State::Busy,
         };
         Some(Report { promised, state })
-    }
-
-    /// Returns the voters that have all that the primary had when it was first seen in this life.
-    #[must_use]
-    pub fn verified_voters(&self, facts: &Facts) -> BTreeSet<Member> {
-        let (Server::Primary(leading), Some((_, lsn))) = (&facts.server, self.started) else {
-            return BTreeSet::new();
-        };
-        let flushed = leading.flushed.iter().filter(|(_, flushed)| **flushed >= lsn);
-        flushed.map(|(member, _)| *member).collect()
     }
 }

@@ -229,7 +229,8 @@ impl Postgres {
             }
             return None;
         }
-        let until = self.flushed.min(pull.length + CHUNK_MAX);
+        // What it has received itself and not flushed yet is not passed on.
+        let until = self.flushed.min(pull.length + CHUNK_MAX).max(pull.length);
         Some(Push {
             connection: pull.connection,
             start: pull.length,

@@ -96,6 +96,8 @@ impl Record {
     pub fn chosen(&self, member: Member, position: Position) -> Self {
         debug_assert!(self.phase == Phase::Preparing, "one choice an epoch");
         let set = self.counted.led_by(member, self.primary);
+        // Its log is the measure of all others now.
+        let rewinding = self.rewinding.iter().copied().filter(|other| *other != member).collect();
         Self {
             phase: Phase::Starting,
             primary: member,
@@ -103,6 +105,7 @@ impl Record {
             goal: set,
             goal_number: self.goal_number + 1,
             handover: None,
+            rewinding,
             history: self.history.with(self.epoch, position),
             ..self.clone()
         }
@@ -196,5 +199,13 @@ mod tests {
         assert_eq!(timelines, [1, 2, 3].map(Timeline));
         assert_eq!((second.epoch, second.primary), (Epoch(3), Member(3)));
         assert!(second.is_in_group(Member(1)) && second.is_in_group(Member(2)));
+    }
+
+    #[test]
+    fn whoever_is_chosen_is_not_rewound() {
+        let mut record = Record::begin(Member(1), set(1, &[2, 3]));
+        record.rewinding = [Member(2), Member(3)].into();
+        let position = Position { epoch: Epoch(1), lsn: Lsn(9) };
+        assert_eq!(record.prepared().chosen(Member(2), position).rewinding, [Member(3)].into());
     }
 }

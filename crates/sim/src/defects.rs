@@ -70,6 +70,8 @@ pub const VARIANTS: &[Variant] = &[
     database(DatabaseDefect::RaisedWithoutConfirming, &["lost"]),
     database(DatabaseDefect::PromiseNotDurable, &["lost"]),
     database(DatabaseDefect::RepliesUnchecked, &["stale read"]),
+    database(DatabaseDefect::ServesWithoutGrants, &["stale read"]),
+    database(DatabaseDefect::TimelineByItself, &["lost"]),
     database(DatabaseDefect::RewindCounts, &["lost"]),
     database(DatabaseDefect::ServesUnverified, &["lost"]),
     database(DatabaseDefect::RestartsUnverified, &["lost"]),

@@ -83,9 +83,8 @@ impl Director {
     /// Returns the record as it should be next; `None` if it is as it should be, or if too few
     /// are there to change it.
     pub fn decide(&mut self, record: &Record, now: Timestamp) -> Option<Record> {
-        let state = self.state(record, record.primary).map(|(state, _)| state.clone());
-        let (leads, verified) = match state {
-            Some(State::Leads { verified, .. }) => (true, verified),
+        let (leads, verified) = match self.state(record, record.primary) {
+            Some(State::Leads { verified, .. }) => (true, *verified),
             Some(_) | None => (false, false),
         };
         match record.phase {
@@ -113,10 +112,10 @@ impl Director {
         }
     }
 
-    /// Returns what a member said in the record's epoch, and when.
-    fn state(&self, record: &Record, member: Member) -> Option<(&State, Timestamp)> {
-        let (report, at) = self.heard.get(&member)?;
-        (report.promised == record.epoch).then_some((&report.state, *at))
+    /// Returns what a member last said, if that was in the record's epoch.
+    fn state(&self, record: &Record, member: Member) -> Option<&State> {
+        let (report, _) = self.heard.get(&member)?;
+        (report.promised == record.epoch).then_some(&report.state)
     }
 
     fn is_missing(&self, member: Member, now: Timestamp) -> bool {
@@ -138,8 +137,8 @@ impl Director {
     /// Begins an epoch if the primary fails and enough members are there to choose another.
     fn prepare(&self, record: &Record, now: Timestamp) -> Option<Record> {
         let ended = match self.state(record, record.primary) {
-            Some((State::Ended, _)) => record.phase == Phase::Running,
-            Some((State::Lacking, _)) => true,
+            Some(State::Ended) => record.phase == Phase::Running,
+            Some(State::Lacking) => true,
             Some(_) | None => false,
         };
         let slow = self.idle.is_some_and(|(epoch, since)| {
@@ -168,14 +167,14 @@ impl Director {
     fn allow_rewind(&self, record: &Record, now: Timestamp) -> Option<Record> {
         let mut next = record.clone();
         next.rewinding.retain(|member| {
-            !matches!(self.state(record, *member), Some((State::Follows | State::Waits, _)))
+            !matches!(self.state(record, *member), Some(State::Follows | State::Waits))
         });
         if next != *record {
             return Some(next);
         }
         let whole = self.whole(record, now);
         let differs = |member: &Member| match self.state(record, *member) {
-            Some((State::Promised(position), _)) => {
+            Some(State::Promised(position)) => {
                 !record.history.is_beginning(*position, record.epoch)
                     && !record.rewinding.contains(member)
             }
@@ -194,7 +193,7 @@ impl Director {
         let promised: Vec<(Member, Position)> = record
             .group()
             .filter_map(|member| match self.state(record, member) {
-                Some((State::Promised(position), _)) => Some((member, *position)),
+                Some(State::Promised(position)) => Some((member, *position)),
                 _ => None,
             })
             .collect();
@@ -220,29 +219,28 @@ impl Director {
                 .collect();
             let needed = next.counted.needed.min(verified.len());
             next.counted = SyncSet { needed, voters: verified };
-            next.goal = next.counted.clone();
+            next.goal.set = next.counted.clone();
         }
         Some(next)
     }
 
     /// Returns those who follow the epoch's primary.
     fn followers(&self, record: &Record) -> BTreeSet<Member> {
-        let follows =
-            |member: &Member| matches!(self.state(record, *member), Some((State::Follows, _)));
+        let follows = |member: &Member| matches!(self.state(record, *member), Some(State::Follows));
         self.heard.keys().copied().filter(follows).collect()
     }
 
     /// Adds those who follow, so that a primary that starts has enough voters.
     fn widen(&self, record: &Record) -> Option<Record> {
-        let mut voters = record.goal.voters.clone();
+        let mut voters = record.goal.set.voters.clone();
         voters.extend(self.followers(record));
-        record.with_goal(SyncSet { needed: record.goal.needed, voters })
+        record.with_goal(SyncSet { needed: record.goal.set.needed, voters })
     }
 
     /// Counts elections by a goal that is in effect, or sets one that fits who is there.
     fn adjust(&mut self, record: &Record, now: Timestamp) -> Option<Record> {
         let followers = self.followers(record);
-        for member in &record.goal.voters {
+        for member in &record.goal.set.voters {
             let follows = followers.contains(member) && !self.is_missing(*member, now);
             if follows {
                 self.away.remove(member);
@@ -251,34 +249,38 @@ impl Director {
             }
         }
         let number = match self.state(record, record.primary) {
-            Some((State::Leads { confirmed, .. }, _)) => *confirmed,
+            Some(State::Leads { confirmed, .. }) => *confirmed,
             _ => return None,
         };
-        if record.counted != record.goal && number == record.goal_number {
+        if record.counted != record.goal.set && number == record.goal.number {
             return Some(record.confirmed());
         }
         let stays = |member: &&Member| {
             self.away.get(member).is_none_or(|since| now.since(*since) < self.patience.shrink_after)
         };
         let mut voters: BTreeSet<Member> =
-            record.goal.voters.iter().filter(stays).copied().collect();
+            record.goal.set.voters.iter().filter(stays).copied().collect();
         voters.extend(followers.iter().filter(|member| !self.is_missing(**member, now)));
         if voters.is_empty() {
             return None;
         }
         let mut needed = self.places.needed(record.primary, &voters);
-        if !voters.is_superset(&record.goal.voters) {
+        if !voters.is_superset(&record.goal.set.voters) {
             // First the voters, then how many of them: both at once would make elections ask for
             // more members, while some of them are away.
-            needed = needed.max(record.goal.needed.min(voters.len()));
+            needed = needed.max(record.goal.set.needed.min(voters.len()));
         }
         let mut next = record.with_goal(SyncSet { needed, voters })?;
         match self.defect {
-            Some(Defect::RemovedWithoutConfirming) if next.goal.needed == record.goal.needed => {
-                next.counted = next.goal.clone();
+            Some(Defect::RemovedWithoutConfirming)
+                if next.goal.set.needed == record.goal.set.needed =>
+            {
+                next.counted = next.goal.set.clone();
             }
-            Some(Defect::RaisedWithoutConfirming) if next.goal.needed > record.goal.needed => {
-                next.counted.needed = next.goal.needed;
+            Some(Defect::RaisedWithoutConfirming)
+                if next.goal.set.needed > record.goal.set.needed =>
+            {
+                next.counted.needed = next.goal.set.needed;
             }
             _ => {}
         }

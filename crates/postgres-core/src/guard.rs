@@ -12,16 +12,15 @@
 //! before is the reason why a new one keeps a promise waiting for as long as a grant lasts.
 //! It decides nothing about who should be primary, and touches no disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
 
-pub use crate::lease::{Incarnation, Message};
-
-use crate::lease::Lease;
+use crate::lease::{Incarnation, Lease, Message};
 use crate::position::Epoch;
-use crate::quorum::{Member, SyncSet};
+use crate::quorum::Member;
+use crate::record::Goal;
 use crate::settings::{Defect, LeaseTimes};
 
 /// What a guard is told when it starts.
@@ -41,23 +40,19 @@ pub struct Settings {
 /// Something that a guard hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The node wants to be the primary of this epoch, by this set. Said again, it changes the
-    /// set, as soon as the lease holds by the new one.
+    /// The node wants to be the primary of this epoch, by the grants of this goal's voters. Said
+    /// again with a later goal, it changes over as soon as the lease holds by that.
     Reign {
         /// The epoch.
         epoch: Epoch,
         /// By whose grants.
-        set: SyncSet,
-        /// The number of the goal that says so.
-        number: u64,
+        goal: Goal,
     },
     /// The node is about to start PostgreSQL as the primary, or to promote it.
     Serve {
         /// The epoch.
         epoch: Epoch,
     },
-    /// The node wants to be primary no more.
-    Resign,
     /// The member has promised this epoch, on disk.
     Promise {
         /// The epoch.
@@ -97,10 +92,9 @@ pub enum Action {
 #[derive(Debug)]
 struct Reign {
     lease: Lease,
-    set: SyncSet,
-    number: u64,
-    /// The next set, which does not hold the lease yet.
-    next: Option<(SyncSet, u64)>,
+    goal: Goal,
+    /// The next goal, by which the lease does not hold yet.
+    next: Option<Goal>,
     ask_at: Timestamp,
     serving: Serving,
 }
@@ -126,6 +120,20 @@ pub struct Guard {
     actions: VecDeque<Action>,
 }
 
+impl Reign {
+    /// Returns the voters of both goals.
+    fn voters(&self) -> impl Iterator<Item = Member> + '_ {
+        let goals = std::iter::once(&self.goal).chain(&self.next);
+        let voters: BTreeSet<Member> = goals.flat_map(|goal| &goal.set.voters).copied().collect();
+        voters.into_iter()
+    }
+
+    /// Returns until when the lease lasts by a goal.
+    fn lasts_until(&self, goal: &Goal) -> Option<Timestamp> {
+        self.lease.lasts_until(&goal.set)
+    }
+}
+
 impl Guard {
     /// Starts one.
     #[must_use]
@@ -148,7 +156,7 @@ impl Guard {
     /// Takes in what has happened.
     pub fn handle_event(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Reign { epoch, set, number } => self.reign(epoch, set, number, now),
+            Event::Reign { epoch, goal } => self.reign(epoch, goal, now),
             Event::Serve { epoch } => {
                 let leased = self.lease(now).is_some_and(|(leased, _)| leased == epoch)
                     || self.settings.defect == Some(Defect::ServesWithoutGrants);
@@ -161,7 +169,6 @@ impl Guard {
                     self.actions.push_back(Action::Serve { epoch });
                 }
             }
-            Event::Resign => self.give_up(),
             Event::Promise { epoch } => {
                 self.promised = self.promised.max(Some(epoch));
                 if self.reign.as_ref().is_some_and(|reign| !self.allows(reign.lease.epoch)) {
@@ -179,21 +186,21 @@ impl Guard {
         self.promised.is_some_and(|promised| epoch >= promised)
     }
 
-    fn reign(&mut self, epoch: Epoch, set: SyncSet, number: u64, now: Timestamp) {
+    fn reign(&mut self, epoch: Epoch, goal: Goal, now: Timestamp) {
         if !self.allows(epoch) {
             return;
         }
         match &mut self.reign {
             Some(reign) if reign.lease.epoch == epoch => {
-                if reign.number < number {
-                    reign.next = Some((set, number));
+                if reign.goal.number < goal.number {
+                    reign.next = Some(goal);
                 }
             }
             Some(reign) if reign.lease.epoch > epoch || reign.serving != Serving::No => {}
             Some(_) | None => {
                 let lease = Lease::new(epoch, self.incarnation);
                 let serving = Serving::No;
-                self.reign = Some(Reign { lease, set, number, next: None, ask_at: now, serving });
+                self.reign = Some(Reign { lease, goal, next: None, ask_at: now, serving });
             }
         }
     }
@@ -216,10 +223,9 @@ impl Guard {
         let Some(reign) = self.reign.take() else { return };
         self.incarnation = Incarnation(self.incarnation.0 + 1);
         let Lease { epoch, incarnation, .. } = reign.lease;
-        let next = reign.next.iter().flat_map(|(set, _)| set.voters.iter());
-        for to in reign.set.voters.iter().chain(next) {
+        for to in reign.voters() {
             let message = Message::Stopped { epoch, incarnation };
-            self.actions.push_back(Action::Send { to: *to, message });
+            self.actions.push_back(Action::Send { to, message });
         }
         if self.settings.defect == Some(Defect::StoppedDoesNotBind) {
             self.reign = Some(Reign { serving: Serving::No, ..reign });
@@ -254,13 +260,13 @@ impl Guard {
     /// Does what is due. Harmless when early.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         let Some(reign) = &mut self.reign else { return };
-        if let Some((set, number)) = &reign.next
-            && reign.lease.lasts_until(set).is_some_and(|until| until > now)
+        if let Some(next) = reign
+            .next
+            .take_if(|next| reign.lease.lasts_until(&next.set).is_some_and(|until| until > now))
         {
-            (reign.set, reign.number) = (set.clone(), *number);
-            reign.next = None;
+            reign.goal = next;
         }
-        let lapsed = reign.lease.lasts_until(&reign.set).is_none_or(|until| until <= now);
+        let lapsed = reign.lasts_until(&reign.goal).is_none_or(|until| until <= now);
         let unfit = self.settings.defect != Some(Defect::ServesWithoutGrants);
         if reign.serving == Serving::Yes && lapsed && unfit {
             reign.serving = Serving::Killing;
@@ -269,10 +275,8 @@ impl Guard {
         if reign.serving != Serving::Killing && reign.ask_at <= now {
             let times = self.settings.times;
             let question = reign.lease.ask(times.term, now);
-            let next = reign.next.iter().flat_map(|(set, _)| set.voters.iter());
-            for to in reign.set.voters.iter().chain(next) {
-                self.actions.push_back(Action::Send { to: *to, message: question });
-            }
+            let asked = reign.voters().map(|to| Action::Send { to, message: question });
+            self.actions.extend(asked);
             reign.ask_at = now + times.renew_every;
         }
     }
@@ -281,7 +285,7 @@ impl Guard {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let reign = self.reign.as_ref().filter(|reign| reign.serving != Serving::Killing)?;
-        let end = reign.lease.lasts_until(&reign.set).filter(|_| reign.serving == Serving::Yes);
+        let end = reign.lasts_until(&reign.goal).filter(|_| reign.serving == Serving::Yes);
         Some(end.map_or(reign.ask_at, |end| end.min(reign.ask_at)))
     }
 
@@ -295,14 +299,14 @@ impl Guard {
     #[must_use]
     pub fn lease(&self, now: Timestamp) -> Option<(Epoch, Timestamp)> {
         let reign = self.reign.as_ref().filter(|reign| reign.serving != Serving::Killing)?;
-        let until = reign.lease.lasts_until(&reign.set).filter(|until| *until > now)?;
+        let until = reign.lasts_until(&reign.goal).filter(|until| *until > now)?;
         Some((reign.lease.epoch, until))
     }
 
-    /// Returns the number of the goal by whose set the lease holds.
+    /// Returns the number of the goal by which the lease holds, or is to.
     #[must_use]
-    pub fn set_number(&self) -> Option<u64> {
-        self.reign.as_ref().map(|reign| reign.number)
+    pub fn goal(&self) -> Option<u64> {
+        self.reign.as_ref().map(|reign| reign.goal.number)
     }
 
     /// Returns whether PostgreSQL is to be killed and has not ended yet.

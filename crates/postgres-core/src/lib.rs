@@ -14,7 +14,7 @@
 //! the relay on the primary's host, which looks at the lease after it has read a reply and before
 //! it passes the reply on.
 //!
-//! Does no IO: `evenkeel-postgres` carries the actions out, the simulator runs the same machines.
+//! Does no IO: whoever carries the actions out has nothing to decide, as in the simulator.
 
 pub mod director;
 pub mod guard;

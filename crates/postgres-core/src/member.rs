@@ -11,8 +11,8 @@ use std::time::Duration;
 use evenkeel_model::time::Timestamp;
 
 use crate::position::{Epoch, Lsn, Position, Timeline};
-use crate::quorum::{Member, SyncSet};
-use crate::record::{Phase, Record};
+use crate::quorum::Member;
+use crate::record::{Goal, Phase, Record};
 use crate::settings::Defect;
 
 /// A record with the store's revision of it.
@@ -79,7 +79,7 @@ pub struct Leading {
     /// The end of its log.
     pub end: Lsn,
     /// The number of the goal by which each of its processes acknowledges.
-    pub set_number: u64,
+    pub goal: u64,
     /// How far the standbys that use a name of this epoch have its log on disk.
     pub flushed: BTreeMap<Member, Lsn>,
 }
@@ -93,8 +93,8 @@ pub struct Guard {
     pub ready: Epoch,
     /// The epoch of the lease that it holds.
     pub leased: Option<Epoch>,
-    /// The goal by which it holds it, or tries to.
-    pub set_number: Option<u64>,
+    /// The number of the goal by which it holds it, or tries to.
+    pub goal: Option<u64>,
 }
 
 /// The one next step.
@@ -105,15 +105,16 @@ pub enum Action {
     /// Tell the guard what was promised.
     Promise(Epoch),
     /// Tell the guard to hold the lease.
-    Reign(Epoch, SyncSet, u64),
+    Reign(Epoch, Goal),
     /// Start PostgreSQL as a standby, or point the running one elsewhere, by a name of the epoch.
     Follow(Option<(Member, Epoch)>),
     /// Promote it. It must come to this timeline, or be stopped.
-    Promote(Epoch, Timeline, SyncSet, u64),
+    Promote(Epoch, Timeline, Goal),
     /// Start it as the primary that it was when it stopped.
-    Restart(Epoch, SyncSet, u64),
-    /// Let it acknowledge by this set: every process of it, before the step counts as done.
-    Acknowledge(Epoch, SyncSet, u64),
+    Restart(Epoch, Goal),
+    /// Let it acknowledge by this goal, under the names of the epoch: every process of it, before
+    /// the step counts as done.
+    Acknowledge(Epoch, Goal),
     /// Stop it in good order, while standbys receive the last of its log.
     Stop,
     /// Stop it if it runs, and copy from the primary what differs.
@@ -257,7 +258,7 @@ impl Machine {
         let goal = &kept.record.goal;
         let everywhere = |lsn: Lsn| {
             let flushed = leading.flushed.iter().filter(|(_, flushed)| **flushed >= lsn);
-            goal.is_met_by(&flushed.map(|(member, _)| *member).collect())
+            goal.set.is_met_by(&flushed.map(|(member, _)| *member).collect())
         };
         let started = match self.started {
             Some((life, lsn)) if life == leading.life => lsn,
@@ -267,10 +268,10 @@ impl Machine {
         if everywhere(started) {
             self.verified = Some(leading.life);
         }
-        let number = kept.record.goal_number;
-        let guard_has_it = facts.guard.is_some_and(|guard| guard.set_number == Some(number))
+        let number = goal.number;
+        let guard_has_it = facts.guard.is_some_and(|guard| guard.goal == Some(number))
             || self.settings.defect == Some(Defect::GuardSetAfterStore);
-        if leading.set_number != number || !guard_has_it {
+        if leading.goal != number || !guard_has_it {
             return;
         }
         let changed = match self.changed {
@@ -285,21 +286,21 @@ impl Machine {
 
     /// Returns the next step of the primary.
     fn lead(&self, record: &Record, facts: &Facts, guard: Guard, now: Timestamp) -> Option<Action> {
-        let (epoch, number) = (record.epoch, record.goal_number);
+        let epoch = record.epoch;
         let branch = record.history.branch(epoch)?;
         let leased = guard.leased == Some(epoch)
             || self.settings.defect == Some(Defect::ServesWithoutGrants);
         let waits = self.settings.defect == Some(Defect::GuardSetAfterStore)
-            && record.goal != record.counted
-            && guard.set_number.is_some();
-        let reigns = waits || guard.set_number == Some(number);
-        let reign = || Action::Reign(epoch, record.goal.clone(), number);
+            && record.goal.set != record.counted
+            && guard.goal.is_some();
+        let reigns = waits || guard.goal == Some(record.goal.number);
+        let reign = || Action::Reign(epoch, record.goal.clone());
         match &facts.server {
             Server::Primary(_) if record.handover.is_some() && self.handed_over != Some(epoch) => {
                 Some(Action::Stop)
             }
-            Server::Primary(leading) if leading.set_number != number => {
-                Some(Action::Acknowledge(epoch, record.goal.clone(), number))
+            Server::Primary(leading) if leading.goal != record.goal.number => {
+                Some(Action::Acknowledge(epoch, record.goal.clone()))
             }
             Server::Primary(_) => (!reigns).then(reign),
             Server::Down if facts.data == (Data::Whole { led: Some(epoch) }) => {
@@ -309,7 +310,7 @@ impl Machine {
                 match (waited, reigns, leased) {
                     (false, ..) | (true, true, false) => None,
                     (true, false, _) => Some(reign()),
-                    (true, true, true) => Some(Action::Restart(epoch, record.goal.clone(), number)),
+                    (true, true, true) => Some(Action::Restart(epoch, record.goal.clone())),
                 }
             }
             Server::Down if matches!(facts.data, Data::Whole { .. }) => Some(Action::Follow(None)),
@@ -320,7 +321,7 @@ impl Machine {
                     (false, _) => Some(reign()),
                     (true, false) => None,
                     (true, true) => {
-                        Some(Action::Promote(epoch, branch.timeline, record.goal.clone(), number))
+                        Some(Action::Promote(epoch, branch.timeline, record.goal.clone()))
                     }
                 }
             }

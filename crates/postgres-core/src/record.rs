@@ -26,6 +26,16 @@ pub enum Phase {
     Running,
 }
 
+/// The voters by which a primary is to acknowledge and to hold its lease. Every set that may be in
+/// effect meets the one by which elections count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// The voters.
+    pub set: SyncSet,
+    /// Counts the goals of all epochs.
+    pub number: u64,
+}
+
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -37,11 +47,8 @@ pub struct Record {
     pub primary: Member,
     /// The voters by which an election counts.
     pub counted: SyncSet,
-    /// The voters by which the primary is to acknowledge and to hold its lease. Every such set
-    /// that may be in effect meets `counted`.
-    pub goal: SyncSet,
-    /// Counts the goals of all epochs.
-    pub goal_number: u64,
+    /// What the primary is to use.
+    pub goal: Goal,
     /// Who was asked to take over in good order.
     pub handover: Option<Member>,
     /// Whose logs may be rewound: from then on they count in no election until they follow.
@@ -59,8 +66,7 @@ impl Record {
             phase: Phase::Running,
             primary,
             counted: set.clone(),
-            goal: set,
-            goal_number: 1,
+            goal: Goal { set, number: 1 },
             handover: None,
             rewinding: BTreeSet::new(),
             history: History::begin(Epoch(1), Timeline(1)),
@@ -102,8 +108,7 @@ impl Record {
             phase: Phase::Starting,
             primary: member,
             counted: set.clone(),
-            goal: set,
-            goal_number: self.goal_number + 1,
+            goal: self.next_goal(set),
             handover: None,
             rewinding,
             history: self.history.with(self.epoch, position),
@@ -123,24 +128,29 @@ impl Record {
     /// [`Self::confirmed`]. `None` if nothing would change, if too few voters would be left, or if
     /// voters were to be removed from a primary that does not serve yet.
     #[must_use]
-    pub fn with_goal(&self, goal: SyncSet) -> Option<Self> {
-        let counted = self.counted.joined(&goal);
-        let removes = goal != counted;
-        if goal == self.goal
-            || goal.needed > goal.voters.len()
-            || goal.voters.contains(&self.primary)
+    pub fn with_goal(&self, set: SyncSet) -> Option<Self> {
+        let counted = self.counted.joined(&set);
+        let removes = set != counted;
+        if set == self.goal.set
+            || set.needed > set.voters.len()
+            || set.voters.contains(&self.primary)
             || removes && self.phase != Phase::Running
         {
             return None;
         }
-        Some(Self { counted, goal, goal_number: self.goal_number + 1, ..self.clone() })
+        assert!(set.meets(&counted) && self.goal.set.meets(&counted), "elections miss a write");
+        Some(Self { counted, goal: self.next_goal(set), ..self.clone() })
+    }
+
+    const fn next_goal(&self, set: SyncSet) -> Goal {
+        Goal { set, number: self.goal.number + 1 }
     }
 
     /// Counts elections by the goal, now that the primary uses it and `needed` of its voters have
     /// all of the log.
     #[must_use]
     pub fn confirmed(&self) -> Self {
-        Self { counted: self.goal.clone(), ..self.clone() }
+        Self { counted: self.goal.set.clone(), ..self.clone() }
     }
 }
 
@@ -171,7 +181,7 @@ mod tests {
             let next = record.with_goal(goal.clone());
             assert_eq!(next.as_ref().map(|next| &next.counted), counted.as_ref(), "{goal:?}");
             if let Some(next) = next {
-                assert_eq!((next.goal_number, next.confirmed().counted), (2, goal));
+                assert_eq!((next.goal.number, next.confirmed().counted), (2, goal));
             }
         }
     }

@@ -1,27 +1,20 @@
 //! The director: when it begins an epoch, whom it chooses, and in which order sets change.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+#[path = "support/cluster.rs"]
+mod cluster;
 
-use evenkeel_model::time::Timestamp;
+use std::collections::BTreeMap;
+
 use evenkeel_postgres_core::director::{Director, Places};
 use evenkeel_postgres_core::member::{Report, State};
 use evenkeel_postgres_core::position::{Epoch, Lsn, Position};
-use evenkeel_postgres_core::quorum::{Member, SyncSet};
+use evenkeel_postgres_core::quorum::Member;
 use evenkeel_postgres_core::record::{Phase, Record};
 use evenkeel_postgres_core::settings::Patience;
 
+use cluster::{B, C, at, set};
+
 const A: Member = Member(0);
-const B: Member = Member(1);
-const C: Member = Member(2);
-
-fn at(millis: u64) -> Timestamp {
-    Timestamp::ZERO + Duration::from_millis(millis)
-}
-
-fn set(needed: usize, voters: &[Member]) -> SyncSet {
-    SyncSet { needed, voters: voters.iter().copied().collect() }
-}
 
 /// Returns places of which `sizes` members share a domain each.
 fn places(sizes: &[u32]) -> Places {
@@ -181,8 +174,8 @@ fn a_voter_that_stays_away_is_removed_only_after_the_primary_has_changed() {
             record = next;
         }
     }
-    assert_eq!((record.goal.clone(), record.counted.clone()), (set(1, &[B]), set(1, &[B, C])));
-    assert_eq!(record.goal_number, 2);
+    assert_eq!((record.goal.set.clone(), record.counted.clone()), (set(1, &[B]), set(1, &[B, C])));
+    assert_eq!(record.goal.number, 2);
     say(&mut director, A, 1, State::Leads { verified: true, confirmed: 2 }, 5_300);
     let confirmed = director.decide(&record, at(5_301)).unwrap();
     assert_eq!(confirmed.counted, set(1, &[B]));
@@ -190,14 +183,14 @@ fn a_voter_that_stays_away_is_removed_only_after_the_primary_has_changed() {
     say(&mut director, C, 1, State::Follows, 5_400);
     say(&mut director, B, 1, State::Follows, 5_400);
     let widened = director.decide(&confirmed, at(5_401)).unwrap();
-    assert_eq!((widened.goal, widened.counted), (set(1, &[B, C]), set(1, &[B, C])));
+    assert_eq!((widened.goal.set, widened.counted), (set(1, &[B, C]), set(1, &[B, C])));
 }
 
 #[test]
 fn the_last_voter_is_not_removed() {
     let mut director = director();
     let mut lone = record();
-    (lone.goal, lone.counted) = (set(1, &[B]), set(1, &[B]));
+    (lone.goal.set, lone.counted) = (set(1, &[B]), set(1, &[B]));
     for now in (0..20_000).step_by(400) {
         say(&mut director, A, 1, LEADS, now);
         assert_eq!(director.decide(&lone, at(now)), None);

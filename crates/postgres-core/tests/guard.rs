@@ -1,24 +1,21 @@
 //! The guard: who may hold a lease, until when, and what a promise waits for.
 
+#[path = "support/cluster.rs"]
+mod cluster;
+
 use std::time::Duration;
 
 use evenkeel_model::time::Timestamp;
-use evenkeel_postgres_core::guard::{Action, Event, Guard, Incarnation, Message, Settings};
+use evenkeel_postgres_core::guard::{Action, Event, Guard, Settings};
+use evenkeel_postgres_core::lease::{Incarnation, Message};
 use evenkeel_postgres_core::position::Epoch;
 use evenkeel_postgres_core::quorum::{Member, SyncSet};
+use evenkeel_postgres_core::record::Goal;
 use evenkeel_postgres_core::settings::LeaseTimes;
 
+use cluster::{B, C, at, set};
+
 const TIMES: LeaseTimes = LeaseTimes::STANDARD;
-const B: Member = Member(2);
-const C: Member = Member(3);
-
-fn at(millis: u64) -> Timestamp {
-    Timestamp::ZERO + Duration::from_millis(millis)
-}
-
-fn set(needed: usize, voters: &[Member]) -> SyncSet {
-    SyncSet { needed, voters: voters.iter().copied().collect() }
-}
 
 fn guard(promised: Option<u64>, now: Timestamp) -> Guard {
     let promised = promised.map(Epoch);
@@ -48,7 +45,8 @@ fn grant(guard: &mut Guard, from: Member, asked: (Incarnation, u64), epoch: u64,
 }
 
 fn reign(guard: &mut Guard, epoch: u64, set: SyncSet, number: u64, now: Timestamp) {
-    guard.handle_event(Event::Reign { epoch: Epoch(epoch), set, number }, now);
+    let goal = Goal { set, number };
+    guard.handle_event(Event::Reign { epoch: Epoch(epoch), goal }, now);
 }
 
 /// Returns a guard that serves epoch 4 by a grant that was asked for at 0 and came at 40.
@@ -170,13 +168,13 @@ fn its_own_promise_ends_its_reign() {
 fn another_set_holds_only_once_its_voters_have_granted() {
     let mut guard = serving();
     reign(&mut guard, 4, set(1, &[C]), 8, at(100));
-    assert_eq!(guard.set_number(), Some(7));
+    assert_eq!(guard.goal(), Some(7));
     guard.handle_timeout(at(250));
     let asked = questions(&mut guard);
     let c = asked.iter().find(|(to, ..)| *to == C).copied();
     let (_, incarnation, nonce) = c.unwrap();
     grant(&mut guard, C, (incarnation, nonce), 4, at(260));
-    assert_eq!((guard.set_number(), guard.lease(at(260))), (Some(8), Some((Epoch(4), at(1250)))));
+    assert_eq!((guard.goal(), guard.lease(at(260))), (Some(8), Some((Epoch(4), at(1250)))));
 }
 
 #[test]

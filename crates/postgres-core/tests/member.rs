@@ -1,26 +1,24 @@
 //! A member: the one next step from what it kept and what it sees.
 
+#[path = "support/cluster.rs"]
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_model::time::Timestamp;
 use evenkeel_postgres_core::member::{
     Action, Data, Facts, Guard, Leading, Machine, Seen, Server, Settings, State,
 };
 use evenkeel_postgres_core::position::{Epoch, Lsn, Position, Timeline};
-use evenkeel_postgres_core::quorum::{Member, SyncSet};
-use evenkeel_postgres_core::record::Record;
+use evenkeel_postgres_core::quorum::Member;
+use evenkeel_postgres_core::record::{Goal, Record};
+
+use cluster::{B, C, at, set};
 
 const A: Member = Member(0);
-const B: Member = Member(1);
-const C: Member = Member(2);
 
-fn at(millis: u64) -> Timestamp {
-    Timestamp::ZERO + Duration::from_millis(millis)
-}
-
-fn set(needed: usize, voters: &[Member]) -> SyncSet {
-    SyncSet { needed, voters: voters.iter().copied().collect() }
+fn goal(needed: usize, voters: &[Member], number: u64) -> Goal {
+    Goal { set: set(needed, voters), number }
 }
 
 fn machine(member: Member) -> Machine {
@@ -47,7 +45,7 @@ const fn standby(upstream: Option<(Member, Epoch)>, settled: Option<Position>) -
 /// Returns facts of a member that has kept `record` and told its guard.
 fn facts(record: &Record, server: Server) -> Facts {
     let guard =
-        Guard { promised: Some(record.epoch), ready: record.epoch, leased: None, set_number: None };
+        Guard { promised: Some(record.epoch), ready: record.epoch, leased: None, goal: None };
     Facts {
         kept: Some(Seen { revision: 1, record: record.clone() }),
         data: Data::Whole { led: None },
@@ -61,7 +59,7 @@ fn leased(record: &Record, server: Server) -> Facts {
     let mut facts = facts(record, server);
     if let Some(guard) = &mut facts.guard {
         guard.leased = Some(record.epoch);
-        guard.set_number = Some(record.goal_number);
+        guard.goal = Some(record.goal.number);
     }
     facts
 }
@@ -71,7 +69,7 @@ fn leading(record: &Record, end: u64, flushed: &[(Member, u64)]) -> Server {
         life: 1,
         epoch: record.epoch,
         end: Lsn(end),
-        set_number: record.goal_number,
+        goal: record.goal.number,
         flushed: flushed
             .iter()
             .map(|(member, lsn)| (*member, Lsn(*lsn)))
@@ -133,9 +131,9 @@ fn a_log_that_is_a_beginning_follows_and_any_other_waits_to_be_rewound() {
 fn a_chosen_one_is_promoted_with_a_lease_and_where_it_was_chosen() {
     let record = starting();
     let waits = standby(None, Some(place(1, 100)));
-    let reign = Action::Reign(Epoch(2), set(1, &[A, C]), 2);
+    let reign = Action::Reign(Epoch(2), goal(1, &[A, C], 2));
     check(B, &facts(&record, waits.clone()), Some(&reign));
-    let promote = Action::Promote(Epoch(2), Timeline(2), set(1, &[A, C]), 2);
+    let promote = Action::Promote(Epoch(2), Timeline(2), goal(1, &[A, C], 2));
     check(B, &leased(&record, waits), Some(&promote));
     // A log that is not the one that was chosen is never promoted.
     check(B, &leased(&record, standby(None, Some(place(1, 99)))), None);
@@ -167,8 +165,8 @@ fn a_goal_is_confirmed_when_everybody_uses_it_and_its_voters_have_the_log() {
     let record = running().with_goal(set(1, &[B])).unwrap_or_else(running);
     let mut machine = machine(A);
     let Server::Primary(primary) = leading(&record, 200, &[(B, 200), (C, 200)]) else { return };
-    let old = Server::Primary(Leading { set_number: 1, ..primary.clone() });
-    let acknowledge = Action::Acknowledge(Epoch(1), set(1, &[B]), 2);
+    let old = Server::Primary(Leading { goal: 1, ..primary.clone() });
+    let acknowledge = Action::Acknowledge(Epoch(1), goal(1, &[B], 2));
     assert_eq!(machine.decide(&leased(&record, old), at(0)), Some(acknowledge));
     let confirmed = |machine: &Machine, facts: &Facts| match machine.report(facts) {
         Some(report) => report.state == State::Leads { verified: true, confirmed: 2 },
@@ -176,8 +174,8 @@ fn a_goal_is_confirmed_when_everybody_uses_it_and_its_voters_have_the_log() {
     };
     // Not while the guard still counts on the voter that is to go.
     let mut waits = leased(&record, Server::Primary(primary.clone()));
-    waits.guard = waits.guard.map(|guard| Guard { set_number: Some(1), ..guard });
-    let reign = Action::Reign(Epoch(1), set(1, &[B]), 2);
+    waits.guard = waits.guard.map(|guard| Guard { goal: Some(1), ..guard });
+    let reign = Action::Reign(Epoch(1), goal(1, &[B], 2));
     assert_eq!(machine.decide(&waits, at(0)), Some(reign));
     assert!(!confirmed(&machine, &waits));
     let done = leased(&record, Server::Primary(primary));
@@ -197,9 +195,9 @@ fn a_primary_that_ended_waits_for_another_before_it_starts_again() {
     assert_eq!(machine.decide(&ended, at(1000)), None);
     assert_eq!(machine.report(&ended).map(|report| report.state), Some(State::Ended));
     assert_eq!(machine.decide(&ended, at(3999)), None);
-    let reign = Action::Reign(Epoch(1), set(1, &[B, C]), 1);
+    let reign = Action::Reign(Epoch(1), goal(1, &[B, C], 1));
     assert_eq!(machine.decide(&ended, at(4000)), Some(reign));
-    let restart = Action::Restart(Epoch(1), set(1, &[B, C]), 1);
+    let restart = Action::Restart(Epoch(1), goal(1, &[B, C], 1));
     assert_eq!(machine.decide(&down(leased(&record, Server::Down)), at(4001)), Some(restart));
 }
 

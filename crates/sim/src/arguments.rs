@@ -15,10 +15,14 @@ pub(crate) const USAGE: &str =
   --hosts    how many members or hosts (default: drawn from the seed)
   --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
              ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted, VotesWhileRejoining,
-             LeasesNotExtended; in the system world PlanNumberIgnored, HostLeasesNotExtended,
+             LeasesNotExtended, MembersForgotten, SnapshotNamesFirstVoters; in the system world PlanNumberIgnored, HostLeasesNotExtended,
              PlansBeforeObserving, RoutesBeforePlan, RoutesFromOpinion, AdoptsNothing,
              RepeatsEverything, GivesUpAtOnce, ForgetsLostTries;
-             in the database world TimelineByItself, FollowsUnverified, ServesUnverified and more
+             in the database world TimelineByItself, GroupOfTheVerified,
+             RemovedWithoutConfirming, RaisedWithoutConfirming, GuardSetAfterStore,
+             PromisesAtOnce, PromiseNotDurable, OldUpstream, StoppedDoesNotBind, RepliesUnchecked,
+             ServesWithoutGrants, RewindCounts, FollowsUnverified, ServesUnverified,
+             RestartsUnverified, ChoosesByPlace
   --defects  look for every such bug
   --measure  how fast the control plane of a large system is
 
@@ -50,12 +54,9 @@ pub(crate) enum World {
 }
 
 impl World {
-    pub(crate) const CONSENSUS: Self =
-        Self::Consensus(consensus_world::Options { hosts: None, defect: None });
-    pub(crate) const SYSTEM: Self =
-        Self::System(system_world::Options { hosts: None, defect: None });
-    pub(crate) const DATABASE: Self =
-        Self::Database(database_world::Options { hosts: None, defect: None });
+    pub(crate) const CONSENSUS: Self = Self::Consensus(consensus_world::Options::NONE);
+    pub(crate) const SYSTEM: Self = Self::System(system_world::Options::NONE);
+    pub(crate) const DATABASE: Self = Self::Database(database_world::Options::NONE);
 }
 
 /// What was said so far.

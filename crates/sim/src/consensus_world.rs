@@ -57,13 +57,7 @@ const SPARES: usize = 2;
 const WATCHERS: usize = 2;
 
 /// What may differ between runs of the same seed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// How many members; drawn from the seed if not given.
-    pub hosts: Option<usize>,
-    /// A bug that all members have.
-    pub defect: Option<Defect>,
-}
+pub type Options = crate::options::Options<Defect>;
 
 /// What a run without a failure came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,17 +308,10 @@ impl World {
     }
 
     fn run(mut self) -> Result<Report, Box<Failure>> {
-        match self.unfold() {
-            Ok(report) => Ok(report),
-            Err(violation) => Err(Box::new(Failure {
-                world: NAME,
-                seed: self.seed,
-                arguments: self.options.to_string(),
-                at: self.now,
-                violation,
-                transcript: self.transcript.into_lines(),
-            })),
-        }
+        self.unfold().map_err(|violation| {
+            let run = (NAME, self.seed, self.options);
+            Failure::new(run, self.now, violation, self.transcript)
+        })
     }
 
     /// Lets everything happen.
@@ -464,18 +451,5 @@ impl World {
         self.hosts
             .iter()
             .filter_map(|host| Some((host.settings.member, &host.process.as_ref()?.replica)))
-    }
-}
-
-impl std::fmt::Display for Options {
-    /// Writes the options that are set, as arguments.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(hosts) = self.hosts {
-            write!(formatter, " --hosts {hosts}")?;
-        }
-        if let Some(defect) = self.defect {
-            write!(formatter, " --defect {defect:?}")?;
-        }
-        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use evenkeel_model::time::Timestamp;
 
+use crate::options::Options;
 use crate::transcript::Transcript;
 
 /// Everything that is needed to see it again.
@@ -21,6 +22,19 @@ pub struct Failure {
     pub violation: String,
     /// The last lines of the transcript.
     pub transcript: Vec<String>,
+}
+
+impl Failure {
+    /// Tells what a run came to that ended with a violation.
+    pub(crate) fn new<D: fmt::Debug>(
+        (world, seed, options): (&'static str, u64, Options<D>),
+        at: Timestamp,
+        violation: String,
+        transcript: Transcript,
+    ) -> Box<Self> {
+        let (arguments, transcript) = (options.to_string(), transcript.into_lines());
+        Box::new(Self { world, seed, arguments, at, violation, transcript })
+    }
 }
 
 impl fmt::Display for Failure {

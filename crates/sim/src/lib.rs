@@ -18,6 +18,7 @@ mod disk;
 pub mod failure;
 mod holders;
 mod member;
+pub mod options;
 pub mod scale;
 pub mod seeds;
 mod service;

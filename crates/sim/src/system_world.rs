@@ -147,26 +147,7 @@ impl Defect {
 }
 
 /// What may differ between runs of the same seed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// How many hosts, 2–30; drawn from the seed if not given.
-    pub hosts: Option<usize>,
-    /// A bug that all hosts have.
-    pub defect: Option<Defect>,
-}
-
-impl std::fmt::Display for Options {
-    /// Writes the options that are set, as arguments.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(hosts) = self.hosts {
-            write!(formatter, " --hosts {hosts}")?;
-        }
-        if let Some(defect) = self.defect {
-            write!(formatter, " --defect {defect:?}")?;
-        }
-        Ok(())
-    }
-}
+pub type Options = crate::options::Options<Defect>;
 
 /// What a run without a failure came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -139,11 +139,18 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn give_up(&mut self, client: usize, attempt: u64) {
-        if self.clients[client].pending.is_some_and(|pending| pending.attempt == attempt) {
+    pub(super) fn give_up(&mut self, client: usize, attempt: u64) -> Result<(), String> {
+        if let Some(pending) = self.clients[client].pending
+            && pending.attempt == attempt
+        {
+            if self.calm_since.is_some_and(|since| pending.since >= since) {
+                let request = pending.request;
+                return Err(format!("{request:?} of client {client} failed, and lacked nothing"));
+            }
             self.clients[client].pending = None;
             let delay = self.millis(5, 60);
             self.after(delay, Happening::Send { client });
         }
+        Ok(())
     }
 }

@@ -89,7 +89,7 @@ impl World {
         let record = &seen.record;
         self.say(format_args!(
             "the store: epoch {} {:?}, primary {}, writes {:?}, elections {:?}",
-            record.epoch, record.phase, record.primary, record.goal, record.counted
+            record.epoch, record.phase, record.primary, record.goal.set, record.counted
         ));
         let serves = record.phase == Phase::Running && self.store.record.phase == Phase::Starting;
         (self.store, self.changed_at) = (seen, self.now);

@@ -1,6 +1,6 @@
 //! What can happen, and to whom.
 
-use evenkeel_postgres_core::guard;
+use evenkeel_postgres_core::lease::Message;
 use evenkeel_postgres_core::member::{Action, Report, Seen};
 use evenkeel_postgres_core::quorum::Member;
 
@@ -30,7 +30,7 @@ pub(super) enum Happening {
     Say {
         from: usize,
         to: usize,
-        message: guard::Message,
+        message: Message,
     },
     /// A guard's kill takes effect.
     Killed {
@@ -223,7 +223,7 @@ impl World {
             Happening::Reply { from, client, attempt, run, seen } => {
                 return self.reply(from, client, attempt, run, seen);
             }
-            Happening::GiveUp { client, attempt } => self.give_up(client, attempt),
+            Happening::GiveUp { client, attempt } => return self.give_up(client, attempt),
             Happening::Break => self.break_something(),
             Happening::Ambush => self.ambush(),
             Happening::Boot { host } => self.boot(host),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use evenkeel_model::random::Rng;
 use evenkeel_model::time::Timestamp;
-use evenkeel_postgres_core::guard::{self, Guard, Incarnation};
+use evenkeel_postgres_core::guard::{self, Guard};
+use evenkeel_postgres_core::lease::{Incarnation, Message};
 use evenkeel_postgres_core::member::{self, Facts, Machine, Seen};
 use evenkeel_postgres_core::position::Epoch;
 use evenkeel_postgres_core::quorum::Member;
@@ -94,7 +95,7 @@ impl Host {
             promised: guard.promised(),
             ready: guard.ready(now),
             leased: guard.lease(now).map(|(epoch, _)| epoch),
-            set_number: guard.set_number(),
+            goal: guard.goal(),
         });
         Facts { kept: self.kept.clone(), data, server, guard }
     }
@@ -150,7 +151,7 @@ impl World {
     }
 
     pub(super) fn start_node(&mut self, host: usize) {
-        if self.calm {
+        if self.calm_since.is_some() {
             return;
         }
         let it = &mut self.hosts[host];
@@ -216,7 +217,7 @@ impl World {
         self.run_guard(host);
     }
 
-    pub(super) fn tell_guard(&mut self, host: usize, from: Member, message: guard::Message) {
+    pub(super) fn tell_guard(&mut self, host: usize, from: Member, message: Message) {
         self.guard_event(host, guard::Event::Message { from, message });
     }
 

@@ -270,7 +270,7 @@ impl World {
             return;
         }
         self.faults += 1;
-        let (count, way) = (self.hosts.len(), self.rng.below(5));
+        let (count, way) = (self.hosts.len(), self.rng.below(6));
         let led = |host: &super::host::Host| matches!(host.postgres.server, Server::Primary(_));
         let primary = self.hosts.iter().position(led);
         let others: Vec<usize> = (0..count).filter(|host| Some(*host) != primary).collect();
@@ -286,6 +286,13 @@ impl World {
             3 => {
                 let all: Vec<usize> = (0..count).collect();
                 self.on_some(&all, Self::crash_for_a_while);
+            }
+            4 => {
+                // What is decided next it does not hear.
+                let length = self.millis(500, 3000);
+                if let Some(primary) = primary {
+                    self.network.deaf[primary] = self.now + length;
+                }
             }
             _ => {
                 if let Some(primary) = primary {
@@ -349,7 +356,7 @@ impl World {
     fn lose_disk(&mut self, host: usize) {
         let record = &self.store.record;
         let whole = self.hosts.iter().all(|host| host.is_in_place(record));
-        if !self.habits.loses_disks || !whole || record.goal != record.counted {
+        if !self.habits.loses_disks || !whole || record.goal.set != record.counted {
             return;
         }
         self.habits.loses_disks = false;

@@ -85,17 +85,17 @@ impl World {
                 self.guard_event(host, guard::Event::Promise { epoch });
                 Duration::from_millis(1)
             }
-            Action::Reign(epoch, set, number) => {
-                let (epoch, set, number) = (*epoch, set.clone(), *number);
-                self.guard_event(host, guard::Event::Reign { epoch, set, number });
+            Action::Reign(epoch, goal) => {
+                let (epoch, goal) = (*epoch, goal.clone());
+                self.guard_event(host, guard::Event::Reign { epoch, goal });
                 Duration::from_millis(1)
             }
             Action::Follow(_) => self.begin_follow(host),
             Action::Promote(epoch, ..) => self.begin_serving(host, *epoch, (100, 250)),
             Action::Restart(epoch, ..) => self.begin_serving(host, *epoch, (200, 800)),
-            Action::Acknowledge(_, set, number) => {
+            Action::Acknowledge(_, goal) => {
                 if let Server::Primary(primary) = &mut it.postgres.server {
-                    (primary.set, primary.set_number) = (set.clone(), *number);
+                    primary.goal = goal.clone();
                     // Each sender reads the set when it starts.
                     primary.senders.clear();
                 }
@@ -178,18 +178,18 @@ impl World {
         }
         match action {
             Action::Follow(upstream) => self.followed(host, upstream),
-            Action::Promote(epoch, timeline, set, number) => {
+            Action::Promote(epoch, timeline, goal) => {
                 let postgres = &mut self.hosts[host].postgres;
                 if matches!(postgres.server, Server::Busy) {
                     let by_itself = self.options.defect == Some(Defect::TimelineByItself);
                     let timeline = if by_itself { postgres.own_timeline() } else { timeline };
-                    postgres.promote(epoch, timeline, (set, number));
+                    postgres.promote(epoch, timeline, goal);
                 }
             }
-            Action::Restart(epoch, set, number) => {
+            Action::Restart(epoch, goal) => {
                 let postgres = &mut self.hosts[host].postgres;
                 if matches!(postgres.server, Server::Busy) {
-                    postgres.lead(epoch, (set, number));
+                    postgres.lead(epoch, goal);
                 }
             }
             Action::Stop => {

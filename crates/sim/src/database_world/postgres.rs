@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use evenkeel_postgres_core::member::{self, Leading};
 use evenkeel_postgres_core::position::{Epoch, History, Lsn, Position, Timeline};
-use evenkeel_postgres_core::quorum::{Member, SyncSet};
+use evenkeel_postgres_core::quorum::Member;
+use evenkeel_postgres_core::record::Goal;
 
 /// Most entries of one message.
 const CHUNK_MAX: usize = 16;
@@ -72,8 +73,7 @@ pub(super) struct Standby {
 #[derive(Debug, Clone)]
 pub(super) struct Primary {
     pub(super) epoch: Epoch,
-    pub(super) set: SyncSet,
-    pub(super) set_number: u64,
+    pub(super) goal: Goal,
     pub(super) senders: BTreeMap<Name, Sender>,
     pub(super) waiting: VecDeque<Waiting>,
     /// So many entries are visible to readers.
@@ -160,10 +160,10 @@ impl Postgres {
     }
 
     /// Becomes the primary on a timeline of its own.
-    pub(super) fn promote(&mut self, epoch: Epoch, timeline: Timeline, set: (SyncSet, u64)) {
+    pub(super) fn promote(&mut self, epoch: Epoch, timeline: Timeline, goal: Goal) {
         self.forks.push((self.timeline, self.log.len()));
         self.timeline = timeline;
-        self.lead(epoch, set);
+        self.lead(epoch, goal);
     }
 
     /// Returns the number that PostgreSQL would take by itself.
@@ -172,7 +172,7 @@ impl Postgres {
     }
 
     /// Becomes the primary on the timeline that it has. All that is in its log is committed.
-    pub(super) fn lead(&mut self, epoch: Epoch, (set, set_number): (SyncSet, u64)) {
+    pub(super) fn lead(&mut self, epoch: Epoch, goal: Goal) {
         let visible = self.log.len();
         self.log.push(Entry { epoch, write: None });
         self.flushed = self.log.len();
@@ -180,8 +180,7 @@ impl Postgres {
         self.run += 1;
         self.server = Server::Primary(Box::new(Primary {
             epoch,
-            set,
-            set_number,
+            goal,
             senders: BTreeMap::new(),
             waiting: VecDeque::new(),
             visible,
@@ -283,7 +282,7 @@ impl Postgres {
                 life: self.run,
                 epoch: primary.epoch,
                 end: Lsn(self.log.len() as u64),
-                set_number: primary.set_number,
+                goal: primary.goal.number,
                 flushed: primary
                     .senders
                     .iter()
@@ -302,11 +301,13 @@ impl Primary {
         let mut ends: Vec<usize> = self
             .senders
             .iter()
-            .filter(|((member, epoch), _)| *epoch == self.epoch && self.set.voters.contains(member))
+            .filter(|((member, epoch), _)| {
+                *epoch == self.epoch && self.goal.set.voters.contains(member)
+            })
             .map(|(_, sender)| sender.flushed)
             .collect();
         ends.sort_unstable_by(|left, right| right.cmp(left));
-        let synced = match self.set.needed.checked_sub(1) {
+        let synced = match self.goal.set.needed.checked_sub(1) {
             None => flushed,
             Some(last) => ends.get(last).copied().unwrap_or(0).min(flushed),
         };

@@ -3,7 +3,6 @@
 use evenkeel_model::time::Timestamp;
 use evenkeel_postgres_core::position::Epoch;
 
-use super::clients::Client;
 use super::postgres::Postgres;
 
 /// One write, by its number.
@@ -105,22 +104,5 @@ impl Truth {
             }
         }
         Ok(())
-    }
-
-    /// Checks that every client was served up to the end.
-    pub(super) fn check_all_served(
-        &self,
-        clients: &[Client],
-        end: Timestamp,
-    ) -> Result<(), String> {
-        let last = clients.iter().map(|client| (client.served_at, client.number)).min();
-        match last {
-            Some((Some(at), _)) if end.since(at).as_millis() < 1000 => Ok(()),
-            Some((at, number)) => Err(format!(
-                "client {number} was last served at {at:?} of {end:?}, though nothing that it \
-                 needs was away"
-            )),
-            None => Ok(()),
-        }
     }
 }

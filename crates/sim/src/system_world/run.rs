@@ -12,7 +12,6 @@ use super::{NAME, Report, World, member_of};
 use crate::agreement;
 use crate::clients::Finished;
 use crate::failure::Failure;
-use crate::transcript::Transcript;
 
 /// How long things break.
 const STORM: Duration = Duration::from_secs(12);
@@ -34,20 +33,10 @@ const QUIET: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn run(mut self) -> Result<Report, Box<Failure>> {
-        match self.unfold() {
-            Ok(report) => Ok(report),
-            Err(violation) => {
-                let transcript = std::mem::replace(&mut self.transcript, Transcript::new(false));
-                Err(Box::new(Failure {
-                    world: NAME,
-                    seed: self.seed,
-                    arguments: self.options.to_string(),
-                    at: self.now,
-                    violation,
-                    transcript: transcript.into_lines(),
-                }))
-            }
-        }
+        self.unfold().map_err(|violation| {
+            let run = (NAME, self.seed, self.options);
+            Failure::new(run, self.now, violation, self.transcript)
+        })
     }
 
     fn unfold(&mut self) -> Result<Report, String> {

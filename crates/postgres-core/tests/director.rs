@@ -196,3 +196,115 @@ fn the_last_voter_is_not_removed() {
         assert_eq!(director.decide(&lone, at(now)), None);
     }
 }
+
+/// Epoch 2, in which B was chosen where A's log went on.
+fn led_by_b() -> Record {
+    let position = Position { epoch: Epoch(1), lsn: Lsn(100) };
+    record().prepared().chosen(B, position)
+}
+
+#[test]
+fn a_log_that_differs_is_rewound_only_while_the_others_could_elect() {
+    let record = led_by_b().running();
+    let leads = State::Leads { verified: true, confirmed: record.goal.number };
+    let mut director = director();
+    say(&mut director, B, 2, leads, 0);
+    say(&mut director, A, 2, promised(1, 120), 0);
+    assert_eq!(director.decide(&record, at(1)), None, "A and B could elect, B alone could not");
+    say(&mut director, C, 2, State::Follows, 1);
+    let next = director.decide(&record, at(1)).unwrap();
+    assert_eq!(next.rewinding, [A].into());
+    // From then on it is nobody to elect by, though it may not have begun.
+    say(&mut director, A, 2, promised(1, 120), 1000);
+    say(&mut director, C, 2, State::Follows, 1000);
+    assert_eq!(director.decide(&next, at(1001)), None, "B is missing, and C is alone");
+    // It follows, and counts again.
+    say(&mut director, A, 2, State::Follows, 1002);
+    let next = director.decide(&next, at(1003)).unwrap();
+    assert_eq!((next.epoch, next.rewinding.len()), (Epoch(2), 0));
+    let next = director.decide(&next, at(1003)).unwrap();
+    assert_eq!((next.epoch, next.phase), (Epoch(3), Phase::Preparing));
+}
+
+#[test]
+fn a_rewind_is_over_once_its_member_follows() {
+    let mut record = led_by_b().running();
+    record.rewinding = [A].into();
+    let mut director = director();
+    say(&mut director, B, 2, State::Leads { verified: true, confirmed: 2 }, 0);
+    for (state, over) in [(State::Lacking, false), (State::Busy, false), (State::Waits, true)] {
+        say(&mut director, A, 2, state.clone(), 0);
+        let rewinding = director.decide(&record, at(1)).map(|next| next.rewinding);
+        assert_eq!(rewinding, over.then(Default::default), "{state:?}");
+    }
+}
+
+#[test]
+fn a_primary_without_its_data_is_replaced() {
+    let mut director = director();
+    say(&mut director, A, 1, State::Lacking, 0);
+    say(&mut director, B, 1, State::Follows, 0);
+    say(&mut director, C, 1, State::Follows, 0);
+    assert_eq!(director.decide(&record(), at(1)).map(|next| next.epoch), Some(Epoch(2)));
+}
+
+#[test]
+fn a_chosen_one_that_does_not_come_up_is_replaced() {
+    let starting = led_by_b();
+    let mut director = director();
+    let decided = |now, director: &mut Director| {
+        say(director, B, 2, State::Busy, now);
+        say(director, A, 2, State::Waits, now);
+        say(director, C, 2, State::Waits, now);
+        director.decide(&starting, at(now)).map(|next| next.epoch)
+    };
+    for now in (0..=10_000).step_by(500) {
+        assert_eq!(decided(now, &mut director), None, "{now}");
+    }
+    assert_eq!(decided(10_001, &mut director), Some(Epoch(3)));
+}
+
+#[test]
+fn a_wish_that_nobody_fulfils_is_given_up() {
+    let mut wish = record();
+    wish.handover = Some(C);
+    let mut director = director();
+    for now in (0..=10_000).step_by(500) {
+        say(&mut director, A, 1, LEADS, now);
+        assert_eq!(director.decide(&wish, at(now)), None, "{now}");
+    }
+    say(&mut director, A, 1, LEADS, 10_001);
+    assert_eq!(director.decide(&wish, at(10_001)), Some(record()));
+}
+
+#[test]
+fn voters_are_removed_before_fewer_are_needed() {
+    // Members 0 and 1 stand together, 2 and 3, and 4 alone.
+    let (b, d) = (Member(2), Member(4));
+    let mut director = Director::new(Patience::STANDARD, places(&[2, 2, 1]), None, at(0));
+    let mut record = Record::begin(A, set(2, &[Member(1), b, Member(3), d]));
+    let mut goals = Vec::new();
+    for now in (0..=6_000).step_by(400) {
+        let confirmed = record.goal.number;
+        say(&mut director, A, 1, State::Leads { verified: true, confirmed }, now);
+        say(&mut director, b, 1, State::Follows, now);
+        say(&mut director, d, 1, State::Follows, now);
+        if let Some(next) = director.decide(&record, at(now)) {
+            goals.push((next.goal.set.clone(), next.counted.promises_needed()));
+            record = next;
+        }
+    }
+    // Elections never ask for more than the three that are there.
+    let two = set(2, &[b, d]);
+    assert_eq!(goals, [(two.clone(), 3), (two, 1), (set(1, &[b, d]), 2)]);
+}
+
+#[test]
+fn whoever_follows_a_primary_that_starts_becomes_its_voter() {
+    let starting = led_by_b();
+    let mut director = director();
+    say(&mut director, B, 2, State::Leads { verified: false, confirmed: 0 }, 0);
+    say(&mut director, Member(3), 2, State::Follows, 0);
+    let next = director.decide(&starting, at(1)).unwrap();
+    assert_eq!((next.phase, next.goal.set), (Phase::Starting, set(1, &[A, C, Member(3)])));
+}

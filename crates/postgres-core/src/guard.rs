@@ -267,8 +267,8 @@ impl Guard {
             reign.goal = next;
         }
         let lapsed = reign.lasts_until(&reign.goal).is_none_or(|until| until <= now);
-        let unfit = self.settings.defect != Some(Defect::ServesWithoutGrants);
-        if reign.serving == Serving::Yes && lapsed && unfit {
+        let obeys = self.settings.defect != Some(Defect::ServesWithoutGrants);
+        if reign.serving == Serving::Yes && lapsed && obeys {
             reign.serving = Serving::Killing;
             self.actions.push_back(Action::Kill);
         }

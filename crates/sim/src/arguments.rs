@@ -5,7 +5,8 @@ use evenkeel_postgres_core::settings::Defect as DatabaseDefect;
 use evenkeel_sim::{consensus_world, database_world, system_world};
 
 pub(crate) const USAGE: &str =
-    "usage: sim [--world consensus|system|database|all] [--seed N] [--count N] [--hosts N] [--defect NAME]
+    "usage: sim [--world consensus|system|database|all] [--seed N] [--count N] [--hosts N]
+           [--defect NAME]
        sim --defects
        sim --measure planner|scale [--rounds N]
 
@@ -15,10 +16,10 @@ pub(crate) const USAGE: &str =
   --hosts    how many members or hosts (default: drawn from the seed)
   --defect   a bug that the simulator must find, in the consensus world VoteNotPersisted,
              ReadyAcknowledgedEarly, ReadWithoutQuorum, EntriesNotPersisted, VotesWhileRejoining,
-             LeasesNotExtended, MembersForgotten, SnapshotNamesFirstVoters; in the system world PlanNumberIgnored, HostLeasesNotExtended,
-             PlansBeforeObserving, RoutesBeforePlan, RoutesFromOpinion, AdoptsNothing,
-             RepeatsEverything, GivesUpAtOnce, ForgetsLostTries;
-             in the database world TimelineByItself, GroupOfTheVerified,
+             LeasesNotExtended, MembersForgotten, SnapshotNamesFirstVoters; in the system world
+             PlanNumberIgnored, HostLeasesNotExtended, PlansBeforeObserving, RoutesBeforePlan,
+             RoutesFromOpinion, AdoptsNothing, RepeatsEverything, GivesUpAtOnce,
+             ForgetsLostTries; in the database world TimelineByItself, GroupOfTheVerified,
              RemovedWithoutConfirming, RaisedWithoutConfirming, GuardSetAfterStore,
              PromisesAtOnce, PromiseNotDurable, OldUpstream, StoppedDoesNotBind, RepliesUnchecked,
              ServesWithoutGrants, RewindCounts, FollowsUnverified, ServesUnverified,

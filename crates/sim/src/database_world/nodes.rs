@@ -122,9 +122,7 @@ impl World {
             }
             it.kept = Some(seen);
         }
-        if it.copies {
-            it.copies = false;
-        }
+        it.copies = false;
         self.look_once(host)
     }
 
@@ -218,7 +216,7 @@ impl World {
         if !forgets || upstream.is_some() {
             postgres.upstream_on_disk = upstream;
         }
-        let standby = Standby { upstream, connection, receives: false, replayed: true };
+        let standby = Standby { upstream, connection, receives: false };
         postgres.server = Server::Standby(standby);
         let delay = self.millis(1, 20);
         self.after(delay, Happening::Connect { host, connection, first: true });

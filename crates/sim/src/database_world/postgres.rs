@@ -66,8 +66,6 @@ pub(super) struct Standby {
     /// Every try to connect has a new one.
     pub(super) connection: u64,
     pub(super) receives: bool,
-    /// Whether all of its own log is replayed.
-    pub(super) replayed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -269,7 +267,7 @@ impl Postgres {
         let server = match &self.server {
             Server::Down | Server::Busy => member::Server::Down,
             Server::Standby(standby) => {
-                let still = standby.upstream.is_none() && !standby.receives && standby.replayed;
+                let still = standby.upstream.is_none() && !standby.receives;
                 let whole = self.flushed == self.log.len();
                 let position = history.and_then(|history| self.position(history));
                 member::Server::Standby {

@@ -202,7 +202,7 @@ fn start(orders: &Orders) -> io::Result<Pid> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(&orders.data).env("EVENKEEL_LAB_HOST", &orders.name);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    sys::unblock_signals(&mut command);
+    sys::start_as_init_would(&mut command);
     let child = command.spawn()?;
     Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::ptr;
 
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{self, SigHandler, SigSet, Signal};
 use nix::unistd::Pid;
 
 /// What a cloned child does between `clone` and `execve`. Prepared in full beforehand: the child
@@ -113,14 +113,30 @@ fn write_file(path: &std::ffi::CStr, contents: &[u8]) -> Option<()> {
     }
 }
 
-/// Makes `command` join the network namespace before it runs.
+/// Makes `command` join the network namespace before it runs, and hear signals as on a host.
 pub(crate) fn join_network(command: &mut Command, network: OwnedFd) {
     let join = move || {
         nix::sched::setns(&network, CloneFlags::CLONE_NEWNET)?;
-        Ok(())
+        hear_signals()
     };
-    // SAFETY: setns(2) is async-signal-safe and `join` allocates nothing.
+    // SAFETY: setns(2) and the rest are async-signal-safe and `join` allocates nothing.
     unsafe { command.pre_exec(join) };
+}
+
+/// Makes `command` start as an init would start it: with no signal blocked, and with none ignored
+/// of those that a shell ignores for what it runs in the background (POSIX XCU §2.11).
+pub(crate) fn start_as_init_would(command: &mut Command) {
+    // SAFETY: sigaction(2) and sigprocmask(2) are async-signal-safe; nothing is allocated.
+    unsafe { command.pre_exec(hear_signals) };
+}
+
+/// Runs in the child: no allocation.
+fn hear_signals() -> io::Result<()> {
+    for ignored in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is installed, the default action is taken.
+        unsafe { signal::signal(ignored, SigHandler::SigDfl) }?;
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Makes `command` start with no signal blocked.

@@ -85,7 +85,13 @@ struct Stage {
 
 impl Stage {
     fn command(&self, scenario: &str, as_user: bool) -> Command {
-        let mut command = Command::new(&self.copy.program);
+        let mut command = if scenario == "signals" {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "trap '' INT QUIT; exec \"$0\" \"$@\""]).arg(&self.copy.program);
+            shell
+        } else {
+            Command::new(&self.copy.program)
+        };
         command.args(["scenario", scenario]).current_dir("/").env(MARK, scenario);
         if as_user {
             command.uid(NOBODY).gid(NOBODY);
@@ -135,11 +141,12 @@ fn indented(text: &str) -> String {
 
 type Test = (&'static str, fn(&Stage, bool));
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     ("ipv4", |stage, as_user| stage.play("ipv4", as_user)),
     ("ipv6", |stage, as_user| stage.play("ipv6", as_user)),
     ("links", |stage, as_user| stage.play("links", as_user)),
     ("power", |stage, as_user| stage.play("power", as_user)),
+    ("signals", |stage, as_user| stage.play("signals", as_user)),
     ("statuses", statuses_come_out),
     ("listener", outsiders_come_in),
     ("killed", nothing_is_left),

@@ -29,6 +29,7 @@ pub(crate) fn play(name: &str, world: World) -> ExitCode {
         "ipv6" => reach(&world, &five_hosts_v6()),
         "links" => links(&world),
         "power" => power(&world),
+        "signals" => signals(&world),
         "seven" => return ExitCode::from(7),
         "linger" => linger(&world),
         "listener" => listener(world),
@@ -154,6 +155,29 @@ fn throughput(from: &Namespace, to: IpAddr, bytes: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "megabits are few")]
     let megabits = (bytes * 8) as f64 / 1e6;
     megabits / begun.elapsed().as_secs_f64()
+}
+
+/// In a lab that ignores SIGINT and SIGQUIT, as a shell makes what it runs in the background, a
+/// host's processes hear both.
+fn signals(world: &World) {
+    const INT_AND_QUIT: u64 = 0b110;
+    let ignored = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap() & INT_AND_QUIT
+    };
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!(ignored(&own), INT_AND_QUIT, "the lab is not run as it should be");
+    let system = system("fra a fra-a1 10.1.0.11");
+    let lab = Lab::build(world, &system, options(&system)).unwrap();
+    lab.power_on_all().unwrap();
+    let name = host("fra-a1");
+    let node = || lab.processes(&name).into_iter().find(|found| found.role == ProcessRole::Node);
+    eventually("the node runs", || node().is_some());
+    let node = std::fs::read_to_string(format!("/proc/{}/status", node().unwrap().pid)).unwrap();
+    assert_eq!(ignored(&node), 0, "of its node");
+    let mut command = lab.host_namespace(&name).unwrap().command("cat").unwrap();
+    let said = command.arg("/proc/self/status").output().unwrap();
+    assert_eq!(ignored(&String::from_utf8_lossy(&said.stdout)), 0, "of a command on it");
 }
 
 /// Hosts lose power at once and come back with their data; a dead node is started again.
